@@ -1,0 +1,209 @@
+"""Trains the softmax teacher on pass key text; seeded, resumable, one CPU core is enough.
+
+The curriculum grows the length: the model first finds the copying rule where a question
+lies close to its statement, and then only has to stretch it. Example:
+
+    python train.py --out build/teacher --stage 192:6 --stage 384:3 --stage 1024:10
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from llama import Llama, ModelConfig
+from passkey_text import DEFAULT_TEXT, TextSource
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is orthogonalised; for the matrices inside the layers."""
+
+    def __init__(self, params, lr: float, momentum: float = 0.95):
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                if not state:
+                    state["m"] = torch.zeros_like(p)
+                state["m"].lerp_(p.grad, 1 - group["momentum"])
+                update = orthogonal(p.grad.lerp(state["m"], group["momentum"]))
+                scale = math.sqrt(max(1.0, p.shape[0] / p.shape[1]))
+                p.add_(update, alpha=-group["lr"] * scale)
+
+
+def orthogonal(g: torch.Tensor) -> torch.Tensor:
+    """Nearest semi-orthogonal matrix, roughly: five quintic Newton-Schulz steps."""
+    wide = g.shape[0] > g.shape[1]
+    x = g.T if wide else g
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.T if wide else x
+
+
+def make_optimisers(model: Llama, args) -> list[torch.optim.Optimizer]:
+    """Muon for layer matrices when asked for, AdamW for everything else."""
+    inner = [p for n, p in model.named_parameters() if p.dim() == 2 and ".layers." in n]
+    ids = {id(p) for p in inner} if args.muon else set()
+    rest = [p for p in model.parameters() if id(p) not in ids]
+    found = [torch.optim.AdamW(rest, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.0)]
+    if args.muon:
+        found.append(Muon(inner, lr=args.muon_lr))
+    for optimiser in found:
+        for group in optimiser.param_groups:
+            group["base"] = group["lr"]
+    return found
+
+
+def loss_parts(model: Llama, tokens: torch.Tensor, classes: torch.Tensor):
+    """Mean loss of plain text, mean loss of answers, and the share of right answer bytes."""
+    logits = model(tokens[:, :-1]).float()
+    target, kind = tokens[:, 1:], classes[:, 1:]
+    each = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
+    each = each.view_as(target)
+    answer = kind == 2
+    right = (logits.argmax(-1) == target)[answer].float().mean()
+    return each[kind == 1].mean(), each[answer].mean(), right
+
+
+def parse_stages(texts: list[str]) -> list[tuple[int, float]]:
+    """'192:6' means length 192 for 6 million tokens."""
+    return [(int(t.split(":")[0]), float(t.split(":")[1]) * 1e6) for t in texts]
+
+
+def stage_length(stages: list[tuple[int, float]], seen: float) -> int | None:
+    """The length in force after `seen` tokens; None when the curriculum is over."""
+    for length, tokens in stages:
+        if seen < tokens:
+            return length
+        seen -= tokens
+    return None
+
+
+class Run:
+    """State of one training run and its file."""
+
+    def __init__(self, args):
+        self.args = args
+        self.config = ModelConfig(**json.loads(args.model))
+        torch.manual_seed(args.seed)
+        self.model = Llama(self.config)
+        self.optimisers = make_optimisers(self.model, args)
+        self.source = TextSource(args.text, args.seed)
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
+        self.file = args.out / "train.pt"
+        if self.file.exists():
+            self.load()
+
+    def load(self) -> None:
+        state = torch.load(self.file, weights_only=False)
+        self.model.load_state_dict(state["model"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"]):
+            optimiser.load_state_dict(saved)
+        self.source.rng.bit_generator.state = state["rng"]
+        self.step, self.tokens, self.seconds = state["counters"]
+
+    def save(self) -> None:
+        part = self.file.with_suffix(".part")
+        torch.save({"model": self.model.state_dict(), "config": self.config.to_dict(),
+                    "optimisers": [o.state_dict() for o in self.optimisers],
+                    "rng": self.source.rng.bit_generator.state,
+                    "counters": (self.step, self.tokens, self.seconds)}, part)
+        part.replace(self.file)
+
+    def set_rate(self, total: float) -> None:
+        """Linear warm-up, then constant, then linear to 2 % over the last share."""
+        left = (total - self.tokens) / (total * self.args.decay + 1)
+        factor = min(1.0, (self.step + 1) / self.args.warmup, max(0.02, left))
+        for optimiser, base in zip(self.optimisers, (self.args.lr, self.args.muon_lr)):
+            for group in optimiser.param_groups:
+                group["lr"] = base * factor
+
+    def train_step(self, length: int):
+        args = self.args
+        if length > 192:
+            length = int(self.source.rng.choice([length, length // 2, length // 4],
+                                                p=[0.6, 0.2, 0.2]))
+        rows = max(1, args.batch_tokens // length)
+        tokens, classes = self.source.batch(rows, length + 1, args.needles,
+                                            args.number_share, args.number_documents)
+        tokens, classes = torch.from_numpy(tokens), torch.from_numpy(classes)
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            plain, answer, right = loss_parts(self.model, tokens, classes)
+        (plain + answer).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        self.tokens += rows * length
+        return length, plain.item(), answer.item(), right.item()
+
+
+def train(run: Run) -> None:
+    """Steps until the curriculum ends, with a line every few seconds."""
+    args = run.args
+    stages = parse_stages(args.stage)
+    total = sum(tokens for _, tokens in stages)
+    saved = shown = time.time()
+    recent: list = []
+    while (length := stage_length(stages, run.tokens)) is not None:
+        begin = time.time()
+        run.set_rate(total)
+        recent.append(run.train_step(length))
+        run.seconds += time.time() - begin
+        if time.time() - shown > args.log_seconds:
+            # Only full-length batches count: shorter ones would flatter the figures.
+            full = [r for r in recent if r[0] == length] or recent
+            plain, answer, right = (sum(r[i] for r in full) / len(full) for i in (1, 2, 3))
+            print(f"step {run.step} length {length} tokens {run.tokens / 1e6:.2f}M of "
+                  f"{total / 1e6:.1f}M text {plain:.3f} answers {answer:.3f} bytes right "
+                  f"{right:.3f} {run.tokens / run.seconds:.0f} tokens/s "
+                  f"{run.seconds / 60:.1f} min", flush=True)
+            shown, recent = time.time(), []
+        if time.time() - saved > args.save_seconds:
+            run.save()
+            saved = time.time()
+    run.save()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the softmax teacher.",
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("build/teacher"), help="folder of train.pt")
+    add("--text", type=Path, default=DEFAULT_TEXT, help="word list file")
+    add("--model", default="{}", help="JSON of ModelConfig fields that differ")
+    add("--stage", action="append", help="length:million tokens, repeat for a curriculum")
+    add("--batch-tokens", type=int, default=6144, help="tokens in one step")
+    add("--needles", type=int, default=4, help="most statements in one document")
+    add("--number-share", type=float, default=0.1, help="numeric sentences in such a document")
+    add("--number-documents", type=float, default=0.25, help="share of such documents")
+    add("--lr", type=float, default=2e-3, help="AdamW rate")
+    add("--muon", action=argparse.BooleanOptionalAction, default=True, help="use Muon")
+    add("--muon-lr", type=float, default=2e-2, help="Muon rate")
+    add("--warmup", type=int, default=100, help="warm-up steps")
+    add("--decay", type=float, default=0.3, help="last share of tokens with falling rate")
+    add("--bf16", action=argparse.BooleanOptionalAction, default=False, help="autocast")
+    add("--threads", type=int, default=1, help="CPU threads")
+    add("--seed", type=int, default=1, help="seed of weights and data")
+    add("--log-seconds", type=float, default=10, help="seconds between lines")
+    add("--save-seconds", type=float, default=60, help="seconds between checkpoints")
+    args = parser.parse_args()
+    args.stage = args.stage or ["192:6", "384:3", "1024:12"]
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    train(Run(args))
+
+
+if __name__ == "__main__":
+    main()
