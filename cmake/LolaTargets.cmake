@@ -74,3 +74,13 @@ function(lola_proto name)
                     PLUGIN "protoc-gen-grpc=$<TARGET_FILE:gRPC::grpc_cpp_plugin>"
                     IMPORT_DIRS ${CMAKE_SOURCE_DIR}/proto PROTOC_OUT_DIR ${CMAKE_BINARY_DIR}/proto)
 endfunction()
+
+# lola_add_rooms(): adds every direct child folder that has a CMakeLists.txt, in name order.
+# Targets may link to targets defined later, so the order carries no meaning.
+function(lola_add_rooms)
+  file(GLOB children CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*/CMakeLists.txt)
+  foreach(child IN LISTS children)
+    get_filename_component(child_dir ${child} DIRECTORY)
+    add_subdirectory(${child_dir})
+  endforeach()
+endfunction()
