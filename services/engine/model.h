@@ -1,0 +1,128 @@
+// A Llama-style decoder whose attention is LoLA's layer memory. The model itself is immutable and
+// may be shared by any number of threads and workers; what a pass needs besides weights lives in a
+// StepWorkspace (one per calling thread) and in the stream records.
+//
+// P2: a row's result depends on weights, settings and the tokens before it alone - never on what
+// else is in the pass, on how tokens were split into passes, or on the number of threads.
+#ifndef LOLA_SERVICES_ENGINE_MODEL_H_
+#define LOLA_SERVICES_ENGINE_MODEL_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/core/thread_pool.h"
+#include "memory/stream/layout.h"
+#include "memory/stream/settings.h"
+#include "memory/stream/statistics.h"
+#include "services/engine/config.h"
+
+namespace lola::engine {
+
+enum class WeightDtype { kFloat32, kBFloat16 };
+std::string_view WeightDtypeName(WeightDtype dtype);
+
+struct LoadOptions {
+  WeightDtype dtype = WeightDtype::kFloat32;  // how matrices are packed; norms and maps stay fp32
+};
+
+// A run of tokens of one stream inside a pass.
+struct Segment {
+  std::span<std::byte> record;                     // the stream's record; advanced in place
+  const memory::StateLayout* layout = nullptr;     // of the record
+  const memory::LolaSettings* settings = nullptr;  // resolved
+  std::span<const int32_t> tokens;                 // at least one
+  uint32_t logits_rows = 1;                        // logits wanted for the last n tokens; 0 = none
+  float* logits = nullptr;  // out [logits_rows, vocab]; may be null when logits_rows == 0
+  memory::MemoryStats* stats = nullptr;  // counters are added here; may be null
+  // Out. Not OK: INVALID_ARGUMENT (token id), RESOURCE_EXHAUSTED (softmax window full): refused
+  // before anything was touched. INTERNAL (NaN or infinity in a wanted logit): the record was
+  // advanced and must be restored from a snapshot; other segments are unaffected.
+  absl::Status status;
+};
+
+// Wall time by kind of operation, summed over passes. Plain integers, nanoseconds.
+struct StepTimes {
+  uint64_t passes = 0;
+  uint64_t rows = 0;
+  uint64_t total_ns = 0;
+  uint64_t gemm_ns = 0;    // projections and MLP matrices
+  uint64_t memory_ns = 0;  // layer memory: push, attend and events, wall time of the parallel part
+  uint64_t event_ns = 0;   // thereof events, summed over threads; 0 where not measured
+  uint64_t norm_ns = 0;    // norms, SwiGLU, embedding
+  uint64_t head_ns = 0;    // final norm and head matrix
+};
+
+class Model;
+
+// Work buffers for passes of at most `max_rows` rows, allocated once. Not thread-safe.
+class StepWorkspace {
+ public:
+  // `threads` is the largest pool Step will be called with.
+  StepWorkspace(const Model& model, size_t max_rows, int threads);
+  ~StepWorkspace();
+  StepWorkspace(const StepWorkspace&) = delete;
+  StepWorkspace& operator=(const StepWorkspace&) = delete;
+
+  size_t max_rows() const;
+  size_t bytes() const;
+  const StepTimes& times() const;
+
+ private:
+  friend class Model;
+  struct Buffers;
+  std::unique_ptr<Buffers> buffers_;
+};
+
+class Model {
+ public:
+  // Reads a Hugging Face style directory (config.json, *.safetensors). NOT_FOUND, DATA_LOSS,
+  // INVALID_ARGUMENT, UNIMPLEMENTED: always with file, field and value.
+  static absl::StatusOr<std::unique_ptr<Model>> Load(const std::string& model_dir,
+                                                     const LoadOptions& options);
+  // A model of the given shape with random weights, built in packed form: for benchmarks and tests.
+  static absl::StatusOr<std::unique_ptr<Model>> Random(const ModelConfig& config, uint64_t seed,
+                                                       const LoadOptions& options);
+  ~Model();
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  const ModelConfig& config() const;
+  const memory::ModelGeometry& geometry() const { return config().geometry; }
+  const memory::LolaSettings& default_settings() const { return config().defaults; }
+  // 32 hex digits: XXH3-128 over configuration and all tensors in name order, packing excluded
+  // except for the dtype, which changes results.
+  const std::string& fingerprint() const;
+  WeightDtype dtype() const;
+  uint64_t parameters() const;
+  uint64_t weight_bytes() const;
+
+  // OK when `settings` can run on this model: Validate(geometry), and softmax mode only when the
+  // model has no LoLA weights.
+  absl::Status CheckSettings(const memory::LolaSettings& settings) const;
+
+  // One pass over all rows of all segments. INVALID_ARGUMENT when the call as a whole is wrong (no
+  // rows, more rows than the workspace has); per-segment trouble is in Segment::status and leaves
+  // the other segments alone. Two segments must not share a record.
+  absl::Status Step(std::span<Segment> segments, StepWorkspace& workspace,
+                    kernels::ThreadPool& pool) const;
+
+ private:
+  friend class StepWorkspace;
+  struct Impl;
+  explicit Model(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// Ready-made shapes for Model::Random: "tiny" (tests), "100m", "llama-3.2-1b".
+// NOT_FOUND naming the known ones.
+absl::StatusOr<ModelConfig> NamedGeometry(std::string_view name);
+
+}  // namespace lola::engine
+
+#endif  // LOLA_SERVICES_ENGINE_MODEL_H_
