@@ -1,0 +1,21 @@
+// What this processor can do, as one word. Any thread; the answer never changes while running.
+//
+// Results are bit-identical within one instruction class and may differ between classes, so the
+// class belongs into benchmark lines, worker descriptions and bug reports.
+#ifndef LOLA_KERNELS_CORE_CPU_H_
+#define LOLA_KERNELS_CORE_CPU_H_
+
+#include <string_view>
+
+namespace lola::kernels {
+
+// "avx512bf16", "avx512", "avx2", "sse4", "ssse3", "sse2", "neon" or "scalar": what the kernels of
+// this process actually use.
+std::string_view InstructionClass();
+
+// True when the bf16 matrix products use the processor's own bf16 dot instruction.
+bool HasBf16Dot();
+
+}  // namespace lola::kernels
+
+#endif  // LOLA_KERNELS_CORE_CPU_H_

@@ -1,0 +1,107 @@
+// What a stream remembers with: the model's shape and the LoLA settings, fixed at creation.
+//
+// Plain values; any thread. Validation names the field and the value it refuses. Semantics of every
+// field: memory/stream/README.md.
+#ifndef LOLA_MEMORY_STREAM_SETTINGS_H_
+#define LOLA_MEMORY_STREAM_SETTINGS_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/core/bf16.h"
+
+namespace lola::memory {
+
+// Rotary base and scaling belong to the model's config, not here.
+struct ModelGeometry {
+  uint32_t layers = 0;
+  uint32_t hidden = 0;
+  uint32_t query_heads = 0;
+  uint32_t kv_heads = 0;     // divides query_heads
+  uint32_t head_dim = 0;     // multiple of 16, at most 256
+  uint32_t feature_dim = 0;  // F: both halves of the feature map; multiple of 32, at most 512;
+                             // 0 = no feature maps, softmax mode only
+  uint32_t ffn = 0;
+  uint32_t vocab = 0;
+
+  uint32_t group() const { return query_heads / kv_heads; }  // query heads per kv head
+  uint32_t map_dim() const { return feature_dim / 2; }       // f: columns of one map
+
+  // INVALID_ARGUMENT naming the field and value.
+  absl::Status Validate() const;
+  bool operator==(const ModelGeometry&) const = default;
+};
+
+enum class Mode : uint8_t { kLola = 0, kSoftmax = 1 };
+enum class Mixing : uint8_t { kGatedNatural = 0, kNatural = 1, kLolcats = 2 };
+enum class MemoryPositions : uint8_t { kRotary = 0, kConstant = 1 };
+enum class Score : uint8_t {
+  kSre = 0,  // self-recall error, the method
+  // Controls for evaluation:
+  kValueNorm = 1,    // ||v||^2
+  kRandom = 2,       // hash of (position)
+  kLeaveOneOut = 3,  // SRE against H, s with the pair's own contribution added once
+  kRecency = 4,      // newest pairs win
+};
+
+// The words used on the wire, in config files and in messages.
+std::string_view Name(Mode value);
+std::string_view Name(Mixing value);
+std::string_view Name(MemoryPositions value);
+std::string_view Name(Score value);
+absl::StatusOr<Mode> ParseMode(std::string_view text);
+absl::StatusOr<Mixing> ParseMixing(std::string_view text);
+absl::StatusOr<MemoryPositions> ParseMemoryPositions(std::string_view text);
+absl::StatusOr<Score> ParseScore(std::string_view text);
+absl::StatusOr<kernels::Dtype> ParseCacheDtype(std::string_view text);
+
+struct LolaSettings {
+  Mode mode = Mode::kLola;
+  std::string profile = "custom";  // where the values came from; carries no meaning
+  uint32_t window = 64;            // eta, tokens; softmax mode: the most tokens a stream can hold
+  uint32_t chunk = 64;             // C, tokens; divides window
+  uint32_t cache_pairs = 128;      // lambda per layer and query head; 0 = base model
+  std::vector<uint32_t> cache_pairs_per_layer;  // empty = cache_pairs everywhere
+  Mixing mixing = Mixing::kGatedNatural;
+  MemoryPositions memory_positions = MemoryPositions::kConstant;
+  uint32_t memory_distance = 128;     // D, for kConstant
+  uint32_t mass_cap = 512;            // M; 0 = no cap
+  float redundancy_threshold = 0.3f;  // 0 = plain score
+  Score score = Score::kSre;
+  bool rescore = true;  // false: a cached pair keeps the score it was admitted with
+  float score_epsilon = 1e-6f;
+  kernels::Dtype cache_dtype = kernels::Dtype::kFloat32;  // rows of window and sparse cache
+
+  static LolaSettings PaperProfile();     // rotary, no cap, plain score
+  static LolaSettings LifelongProfile();  // constant(128), M = 512, threshold 0.3
+  static LolaSettings SoftmaxProfile(uint32_t window);
+
+  uint32_t CachePairs(uint32_t layer) const {
+    return cache_pairs_per_layer.empty() ? cache_pairs : cache_pairs_per_layer[layer];
+  }
+
+  // INVALID_ARGUMENT naming the field and value. A valid pair fits every kernel and layout.
+  absl::Status Validate(const ModelGeometry& geometry) const;
+
+  // "mode=lola window=64 ..." in fixed order, for logs and messages.
+  std::string ToString() const;
+
+  // Fixed encoding of everything that changes what a stream computes (all fields but `profile`);
+  // never changes meaning between releases.
+  std::string CanonicalBytes() const;
+  // XXH3-128 of CanonicalBytes().
+  std::array<std::byte, 16> Fingerprint() const;
+
+  // Equal in behaviour: `profile` is not compared.
+  bool operator==(const LolaSettings& other) const;
+};
+
+}  // namespace lola::memory
+
+#endif  // LOLA_MEMORY_STREAM_SETTINGS_H_
