@@ -1,0 +1,63 @@
+#include "services/rpc/channel.h"
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/channel_arguments.h>
+
+#include "services/rpc/files.h"
+#include "services/rpc/limits.h"
+#include "services/rpc/options.h"
+
+namespace lola::rpc {
+namespace {
+
+grpc::ChannelArguments Arguments() {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 1000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 500);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetMaxReceiveMessageSize(static_cast<int>(kMessageBytesMax));
+  arguments.SetMaxSendMessageSize(static_cast<int>(kMessageBytesMax));
+  return arguments;
+}
+
+}  // namespace
+
+void RegisterChannelOptions(OptionSet& set, ChannelOptions* options) {
+  set.Add("peer-tls-ca", &options->tls_ca, "PEM file to verify servers with; empty: plain text");
+  set.Add("peer-tls-cert", &options->tls_cert, "PEM certificate to show to servers");
+  set.Add("peer-tls-key", &options->tls_key, "PEM key of that certificate");
+}
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& address,
+                                                           const ChannelOptions& options) {
+  const bool has_scheme = address.rfind("unix:", 0) == 0 || address.rfind("dns:", 0) == 0;
+  const size_t colon = address.rfind(':');
+  if (!has_scheme && (colon == std::string::npos || colon == 0 || colon + 1 == address.size())) {
+    return absl::InvalidArgumentError("address '" + address + "' is not host:port");
+  }
+  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
+  if (!options.tls_ca.empty()) {
+    grpc::SslCredentialsOptions ssl;
+    auto ca = ReadTextFile("--peer-tls-ca", options.tls_ca);
+    if (!ca.ok()) return ca.status();
+    ssl.pem_root_certs = *std::move(ca);
+    if (!options.tls_cert.empty()) {
+      auto cert = ReadTextFile("--peer-tls-cert", options.tls_cert);
+      if (!cert.ok()) return cert.status();
+      auto key = ReadTextFile("--peer-tls-key", options.tls_key);
+      if (!key.ok()) return key.status();
+      ssl.pem_cert_chain = *std::move(cert);
+      ssl.pem_private_key = *std::move(key);
+    }
+    credentials = grpc::SslCredentials(ssl);
+  }
+  return grpc::CreateCustomChannel(address, credentials, Arguments());
+}
+
+}  // namespace lola::rpc
