@@ -1,0 +1,34 @@
+#include "services/engine/runtime/model_runner.h"
+
+#include <utility>
+
+#include "kernels/core/thread_pool.h"
+
+namespace lola::engine {
+namespace {
+
+class PooledRunner : public ModelRunner {
+ public:
+  PooledRunner(std::shared_ptr<const Model> model, size_t rows_max, int threads)
+      : model_(std::move(model)), pool_(threads), workspace_(*model_, rows_max, threads) {}
+
+  const Model& model() const override { return *model_; }
+  size_t rows_max() const override { return workspace_.max_rows(); }
+  absl::Status Step(std::span<Segment> segments) override {
+    return model_->Step(segments, workspace_, pool_);
+  }
+
+ private:
+  const std::shared_ptr<const Model> model_;
+  kernels::ThreadPool pool_;
+  StepWorkspace workspace_;
+};
+
+}  // namespace
+
+std::unique_ptr<ModelRunner> MakeModelRunner(std::shared_ptr<const Model> model, size_t rows_max,
+                                             int threads) {
+  return std::make_unique<PooledRunner>(std::move(model), rows_max, threads);
+}
+
+}  // namespace lola::engine
