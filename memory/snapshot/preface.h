@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -15,7 +16,7 @@
 
 namespace lola::memory {
 
-using Hash128 = std::array<uint8_t, 16>;  // canonical (big-endian) XXH3-128
+using Hash128 = std::array<std::byte, 16>;  // canonical (big-endian) XXH3-128
 
 Hash128 HashOf(std::span<const std::byte> bytes);
 std::string HashHex(const Hash128& hash);  // 32 lower-case digits

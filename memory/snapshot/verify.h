@@ -32,6 +32,8 @@ class BlobVerifier {
   // The preface, once it was read and found correct; null before.
   const Preface* preface() const;
   uint64_t bytes_fed() const;
+  // Thereof bytes of the record, behind the preface.
+  uint64_t record_bytes_fed() const;
 
  private:
   struct State;

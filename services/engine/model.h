@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/core/bf16.h"
 #include "kernels/core/thread_pool.h"
 #include "memory/stream/layout.h"
 #include "memory/stream/settings.h"
@@ -24,8 +25,9 @@
 
 namespace lola::engine {
 
-enum class WeightDtype { kFloat32, kBFloat16 };
-std::string_view WeightDtypeName(WeightDtype dtype);
+using WeightDtype = kernels::Dtype;  // kFloat32 or kBFloat16
+// "float32", "bfloat16"; INVALID_ARGUMENT for other words.
+absl::StatusOr<WeightDtype> ParseWeightDtype(std::string_view text);
 
 struct LoadOptions {
   WeightDtype dtype = WeightDtype::kFloat32;  // how matrices are packed; norms and maps stay fp32
@@ -53,8 +55,7 @@ struct StepTimes {
   uint64_t total_ns = 0;
   uint64_t gemm_ns = 0;    // projections and MLP matrices
   uint64_t memory_ns = 0;  // layer memory: push, attend and events, wall time of the parallel part
-  uint64_t event_ns = 0;   // thereof events, summed over threads; 0 where not measured
-  uint64_t norm_ns = 0;    // norms, SwiGLU, embedding
+  uint64_t norm_ns = 0;    // norms, SwiGLU, embedding, rotations
   uint64_t head_ns = 0;    // final norm and head matrix
 };
 
@@ -73,14 +74,17 @@ class StepWorkspace {
   size_t bytes() const;
   const StepTimes& times() const;
 
+  struct Buffers;  // private parts, model_impl.h
+
  private:
   friend class Model;
-  struct Buffers;
   std::unique_ptr<Buffers> buffers_;
 };
 
 class Model {
  public:
+  struct Impl;  // private parts, model_impl.h
+
   // Reads a Hugging Face style directory (config.json, *.safetensors). NOT_FOUND, DATA_LOSS,
   // INVALID_ARGUMENT, UNIMPLEMENTED: always with file, field and value.
   static absl::StatusOr<std::unique_ptr<Model>> Load(const std::string& model_dir,
@@ -103,7 +107,7 @@ class Model {
   uint64_t weight_bytes() const;
 
   // OK when `settings` can run on this model: Validate(geometry), and softmax mode only when the
-  // model has no LoLA weights.
+  // model has no LoLA weights (its feature_dim is 0).
   absl::Status CheckSettings(const memory::LolaSettings& settings) const;
 
   // One pass over all rows of all segments. INVALID_ARGUMENT when the call as a whole is wrong (no
@@ -114,7 +118,6 @@ class Model {
 
  private:
   friend class StepWorkspace;
-  struct Impl;
   explicit Model(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

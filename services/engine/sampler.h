@@ -3,9 +3,10 @@
 // continued after a crash equals the undisturbed one.
 //
 // Order of operations: repetition penalty; greedy pick if temperature is 0; otherwise division by
-// the temperature, top-k, softmax, top-p, one draw. Candidates are ordered by (logit descending, id
-// ascending), so ties go to the lowest id everywhere. Randomness: u = 53 bits of Mix(seed,
-// position), Mix being the SplitMix64 finaliser applied to each word; nothing else is random.
+// the temperature, top-k, softmax, top-p, one draw. Cut-offs order candidates by (logit descending,
+// id ascending), so ties go to the lowest id; without a cut-off the draw walks the ids upwards.
+// Randomness: u = 53 bits of Mix(seed, position), Mix being the SplitMix64 finaliser applied to
+// each word; nothing else is random.
 //
 // Not thread-safe: one Sampler per thread.
 #ifndef LOLA_SERVICES_ENGINE_SAMPLER_H_
@@ -53,9 +54,14 @@ class Sampler {
                                     uint64_t position, std::span<const int32_t> recent);
 
  private:
+  // Divides positive and multiplies negative logits of recent tokens, each id once.
+  void Penalise(const SamplingParams& params, std::span<const int32_t> recent);
+  // Puts order_[0, count) into final order, given that order_[0, from) is; returns the true count.
+  size_t Order(size_t from, size_t count);
+  int32_t Draw(const SamplingParams& params, double uniform);
+
   std::vector<float> adjusted_;
   std::vector<int32_t> order_;
-  std::vector<double> weight_;
 };
 
 // The uniform number in [0, 1) that decides position `position` of a stream sampled with `seed`.

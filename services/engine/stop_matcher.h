@@ -3,7 +3,7 @@
 // A pure function of the tokens pushed, so a replay of logged tokens after a failover comes to the
 // same verdicts. Tokens are never held back (they are part of the stream); text that may be the
 // beginning of a stop string is, until that is decided. A stop string itself and what follows it in
-// the same token are not shown; the earliest match in the text wins.
+// the same token are not shown. The string that is complete first wins, whatever tokens it came in.
 #ifndef LOLA_SERVICES_ENGINE_STOP_MATCHER_H_
 #define LOLA_SERVICES_ENGINE_STOP_MATCHER_H_
 
@@ -51,7 +51,9 @@ class StopMatcher {
   uint64_t tokens() const { return tokens_; }
 
  private:
-  bool TakeStop(std::string& shown);
+  // Appends decoded text; true when a stop string ends in it, tail_ is then cut before that string.
+  bool Append(std::string_view text);
+  // Bytes at the end of tail_ that may be the beginning of a stop string.
   size_t HeldBytes() const;
 
   StopRules rules_;

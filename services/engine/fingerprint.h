@@ -1,0 +1,36 @@
+// The identity of a model: XXH3-128 over everything that changes its results. Equal fingerprints
+// mean that states and snapshots can be exchanged. Not thread-safe.
+#ifndef LOLA_SERVICES_ENGINE_FINGERPRINT_H_
+#define LOLA_SERVICES_ENGINE_FINGERPRINT_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "kernels/core/bf16.h"
+#include "services/engine/config.h"
+#include "services/engine/safetensors.h"
+
+namespace lola::engine {
+
+class Fingerprint {
+ public:
+  // Adds shape, rotary scheme, norm epsilon and packing dtype. Defaults of LoLA settings are not
+  // part of it: every stream carries its own.
+  Fingerprint(const ModelConfig& config, kernels::Dtype dtype);
+  ~Fingerprint();
+
+  void AddValue(std::string_view name, uint64_t value);
+  // Name, dtype, shape and bytes. Call in name order.
+  void AddTensor(std::string_view name, const TensorView& tensor);
+  std::string Hex() const;  // 32 digits
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace lola::engine
+
+#endif  // LOLA_SERVICES_ENGINE_FINGERPRINT_H_

@@ -1,0 +1,102 @@
+#include "services/engine/model.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "memory/text.h"
+#include "services/engine/model_impl.h"
+
+namespace lola::engine {
+namespace {
+
+// A shape for Model::Random with LoLA weights, feature maps of half = head_dim.
+ModelConfig Shape(uint32_t layers, uint32_t hidden, uint32_t query_heads, uint32_t kv_heads,
+                  uint32_t head_dim, uint32_t ffn, uint32_t vocab) {
+  ModelConfig config;
+  config.geometry = {.layers = layers,
+                     .hidden = hidden,
+                     .query_heads = query_heads,
+                     .kv_heads = kv_heads,
+                     .head_dim = head_dim,
+                     .feature_dim = 2 * head_dim,
+                     .ffn = ffn,
+                     .vocab = vocab};
+  config.has_lola = true;
+  config.defaults = memory::LolaSettings::LifelongProfile();
+  config.bos = 256;
+  config.eos = {257};
+  return config;
+}
+
+}  // namespace
+
+absl::StatusOr<WeightDtype> ParseWeightDtype(std::string_view text) {
+  if (text == "float32") return WeightDtype::kFloat32;
+  if (text == "bfloat16") return WeightDtype::kBFloat16;
+  return absl::InvalidArgumentError(
+      absl::StrCat("weight dtype: \"", ToAbsl(text), "\" (known: float32, bfloat16)"));
+}
+
+absl::StatusOr<ModelConfig> NamedGeometry(std::string_view name) {
+  if (name == "tiny") return Shape(2, 64, 4, 2, 16, 96, 272);
+  if (name == "reference") return Shape(3, 128, 4, 4, 32, 352, 272);
+  if (name == "100m") return Shape(12, 768, 12, 4, 64, 2048, 16384);
+  if (name == "llama-3.2-1b") {
+    ModelConfig config = Shape(16, 2048, 32, 8, 64, 8192, 128256);
+    config.rope_theta = 500000.0;
+    config.rope_scaling = kernels::Llama3Scaling{.factor = 32.0};
+    config.tied_embeddings = true;
+    config.max_positions = 131072;
+    return config;
+  }
+  return absl::NotFoundError(
+      absl::StrCat("geometry \"", ToAbsl(name), "\" (known: tiny, reference, 100m, llama-3.2-1b)"));
+}
+
+Model::Model(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Model::~Model() = default;
+
+absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& model_dir,
+                                                   const LoadOptions& options) {
+  absl::StatusOr<ModelConfig> config = LoadModelConfig(model_dir);
+  if (!config.ok()) return config.status();
+  absl::StatusOr<ModelWeights> weights = LoadWeights(model_dir, *config, options.dtype);
+  if (!weights.ok()) return weights.status();
+  auto impl = std::make_unique<Impl>();
+  impl->config = *std::move(config);
+  impl->dtype = options.dtype;
+  impl->weights = *std::move(weights);
+  impl->frequencies = kernels::RopeFrequencies(impl->config.geometry.head_dim,
+                                               impl->config.rope_theta, impl->config.rope_scaling);
+  return std::unique_ptr<Model>(new Model(std::move(impl)));
+}
+
+absl::StatusOr<std::unique_ptr<Model>> Model::Random(const ModelConfig& config, uint64_t seed,
+                                                     const LoadOptions& options) {
+  const absl::Status valid = config.geometry.Validate();
+  if (!valid.ok()) return valid;
+  auto impl = std::make_unique<Impl>();
+  impl->config = config;
+  impl->dtype = options.dtype;
+  impl->weights = RandomWeights(config, seed, options.dtype);
+  impl->frequencies =
+      kernels::RopeFrequencies(config.geometry.head_dim, config.rope_theta, config.rope_scaling);
+  return std::unique_ptr<Model>(new Model(std::move(impl)));
+}
+
+const ModelConfig& Model::config() const { return impl_->config; }
+const std::string& Model::fingerprint() const { return impl_->weights.fingerprint; }
+WeightDtype Model::dtype() const { return impl_->dtype; }
+uint64_t Model::parameters() const { return impl_->weights.parameters; }
+uint64_t Model::weight_bytes() const { return impl_->weights.bytes; }
+
+absl::Status Model::CheckSettings(const memory::LolaSettings& settings) const {
+  if (settings.mode != memory::Mode::kSoftmax && !config().has_lola) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("mode: ", ToAbsl(memory::Name(settings.mode)),
+                     ", but the model has no LoLA weights (only softmax)"));
+  }
+  return settings.Validate(geometry());
+}
+
+}  // namespace lola::engine

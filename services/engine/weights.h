@@ -1,0 +1,53 @@
+// A model's weights in the form the passes read them: matrices packed once (q, k, v fused; gate, up
+// fused), norms, feature maps and gates in float32. Immutable after building; any thread.
+#ifndef LOLA_SERVICES_ENGINE_WEIGHTS_H_
+#define LOLA_SERVICES_ENGINE_WEIGHTS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/gemm/gemm.h"
+#include "services/engine/config.h"
+
+namespace lola::engine {
+
+struct LayerWeights {
+  std::vector<float> input_norm;    // [hidden]
+  std::vector<float> post_norm;     // [hidden]
+  kernels::PackedMatrix qkv;        // [(Hq + 2 Hkv) d, hidden]
+  kernels::PackedMatrix o;          // [hidden, Hq d]
+  kernels::PackedMatrix gate_up;    // [2 ffn, hidden]
+  kernels::PackedMatrix down;       // [hidden, ffn]
+  std::vector<float> map_q, map_k;  // [Hq, d, f]; empty without LoLA
+  std::vector<float> gate;          // [Hq], sigmoid applied; empty without LoLA
+};
+
+struct ModelWeights {
+  // [vocab, hidden], rounded to the packing dtype. Empty when the embedding is tied and large: rows
+  // are then taken from `head`, which holds the same values.
+  std::vector<float> embedding;
+  std::vector<LayerWeights> layers;
+  std::vector<float> norm;     // [hidden]
+  kernels::PackedMatrix head;  // [vocab, hidden]
+
+  std::string fingerprint;  // 32 hex digits
+  uint64_t parameters = 0;  // tied ones counted once
+  uint64_t bytes = 0;
+
+  // Writes the embedding of a token. REQUIRES: 0 <= token < vocab.
+  void Embed(int32_t token, float* row) const;
+};
+
+// Reads and packs a model directory's tensors. Every tensor must be there with the right shape and
+// finite; names without a use are ignored. Errors name tensor, field and value.
+absl::StatusOr<ModelWeights> LoadWeights(const std::string& model_dir, const ModelConfig& config,
+                                         kernels::Dtype dtype);
+
+// Weights drawn from `seed`: uniform, never zero, scaled so that activations stay of order one.
+ModelWeights RandomWeights(const ModelConfig& config, uint64_t seed, kernels::Dtype dtype);
+
+}  // namespace lola::engine
+
+#endif  // LOLA_SERVICES_ENGINE_WEIGHTS_H_
