@@ -9,7 +9,7 @@
 
 namespace lola::kernels {
 
-// "avx512bf16", "avx512", "avx2", "sse4", "ssse3", "sse2", "neon" or "scalar": what the kernels of
+// "avx512bf16", "avx512", "avx2", "neon" or "scalar": what the kernels of
 // this process actually use.
 std::string_view InstructionClass();
 

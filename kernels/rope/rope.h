@@ -47,8 +47,11 @@ struct RotationTable {
 };
 
 // out = R x for one row of `head_dim` floats; out may be x. Rotate by -angle with inverse = true.
+// REQUIRES: head_dim is a multiple of 16.
 void RotateRow(const float* x, const float* cos, const float* sin, size_t head_dim, bool inverse,
                float* out);
+void RotateRowRef(const float* x, const float* cos, const float* sin, size_t head_dim, bool inverse,
+                  float* out);  // out is not x
 
 }  // namespace lola::kernels
 

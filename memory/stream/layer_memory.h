@@ -12,12 +12,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "memory/stream/layout.h"
 #include "memory/stream/statistics.h"
 
 namespace lola::memory {
+
+struct ScratchBuffers;
 
 // Working memory of one worker thread; sized once for a layout, reusable for every stream, layer
 // and head of that layout (and of any layout that needs no more). Not thread-safe.
@@ -27,12 +28,13 @@ class Scratch {
   ~Scratch();
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
-  size_t bytes() const;
+
+  // Grows to what `layout` needs: the only place besides construction that allocates.
+  void Reserve(const StateLayout& layout);
+  ScratchBuffers& buffers() { return *buffers_; }
 
  private:
-  friend class LayerMemory;
-  struct Buffers;
-  std::unique_ptr<Buffers> buffers_;
+  std::unique_ptr<ScratchBuffers> buffers_;
 };
 
 // Rotations a segment needs. All rows are [head_dim / 2]; see kernels/rope/rope.h to fill them.
@@ -87,9 +89,6 @@ class LayerMemory {
   void Advance(uint32_t kv_head, const AdvanceParams& params);
 
  private:
-  struct Head;  // views of one kv head's sections
-  void AdvancePiece(uint32_t kv_head, const AdvanceParams& params, size_t first_row, size_t rows);
-
   const StateLayout* layout_;
   std::byte* record_;
   uint32_t layer_;

@@ -58,7 +58,7 @@ static_assert(sizeof(HeadCounters) == 64);  // one cache line: heads may run on 
 
 struct SlotMeta {
   int64_t position;    // of the pair; 0 when the slot is empty (see HeadCounters::cached)
-  float score;         // the score it was last ranked by; 0 before the first ranking
+  float score;         // the score it was last ranked by; -1 before the first ranking
   float recall_error;  // its last self-recall error; 0 before the first ranking
 };
 static_assert(sizeof(SlotMeta) == 16);
