@@ -113,6 +113,7 @@ def save_directory(directory: Path, c: ModelConfig, tensors: dict[str, torch.Ten
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().float().contiguous() for name, tensor in tensors.items()}
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    (directory / "model.safetensors").chmod(0o644)
     _write_json(directory / "config.json", hf_config(c, length, lola))
     _write_json(directory / "tokenizer.json", tokenizer_json())
     _write_json(directory / "tokenizer_config.json", {

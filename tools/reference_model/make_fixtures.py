@@ -69,11 +69,15 @@ def final_state(reference: LolaReference) -> dict[str, torch.Tensor]:
     if reference.settings.mode == "softmax":
         return tensors
     for i, memory in enumerate(reference.layers):
-        missing = reference.settings.pairs - memory.cache_position.shape[2]
-        pad = torch.nn.functional.pad
         tensors |= {
             f"layers.{i}.H": memory.H[0], f"layers.{i}.s": memory.s[0],
             f"layers.{i}.n": torch.full((reference.heads,), memory.n, dtype=torch.int64),
+        }
+        if memory.pairs == 0:
+            continue
+        missing = memory.pairs - memory.cache_position.shape[2]
+        pad = torch.nn.functional.pad
+        tensors |= {
             f"layers.{i}.cache_positions": pad(memory.cache_position[0], (0, missing), value=-1),
             f"layers.{i}.cache_scores": pad(memory.cache_score[0], (0, missing)),
         }
@@ -81,12 +85,14 @@ def final_state(reference: LolaReference) -> dict[str, torch.Tensor]:
 
 
 def write_fixture(path: Path, settings: Settings, tokens: torch.Tensor, positions: torch.Tensor,
-                  logits: torch.Tensor, state: dict, source: str) -> None:
+                  logits: torch.Tensor, state: dict) -> None:
     """One safetensors file; the settings travel in its metadata."""
     tensors = {"tokens": tokens[0].int(), "positions": positions.int(),
                "logits": logits[positions].float()} | state
-    metadata = {"settings": json.dumps(asdict(settings)), "source": source}
-    save_file({n: t.contiguous() for n, t in tensors.items()}, path, metadata=metadata)
+    # One metadata key only: the library writes several in an order that changes.
+    save_file({n: t.contiguous() for n, t in tensors.items()}, path,
+              metadata={"settings": json.dumps(asdict(settings))})
+    path.chmod(0o644)
 
 
 def hugging_face_logits(directory: Path, tokens: torch.Tensor) -> torch.Tensor:
@@ -113,7 +119,7 @@ def write_set(out: Path, prefix: str, directory: Path, settings: dict[str, Setti
         logits = reference.feed(tokens)[0]
         state = final_state(reference) if with_state else {}
         write_fixture(out / f"{prefix}_{name}.safetensors", setting, tokens, positions,
-                      logits, state, "lola_reference.py")
+                      logits, state)
         print(f"{prefix}_{name}: {positions.numel()} positions")
         if setting.mode == "softmax":
             other = hugging_face_logits(directory, tokens)
@@ -121,7 +127,7 @@ def write_set(out: Path, prefix: str, directory: Path, settings: dict[str, Setti
             print(f"{prefix}_{name}: largest difference to transformers {worst:.2e}")
             assert worst < 2e-4, "softmax mode disagrees with transformers"
             write_fixture(out / f"{prefix}_transformers.safetensors", setting, tokens,
-                          positions, other, {}, "transformers LlamaForCausalLM")
+                          positions, other, {})
 
 
 def trained_settings(directory: Path) -> dict[str, Settings]:
@@ -156,7 +162,9 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     write_tiny_model(args.out / "tiny_model")
-    tokens = torch.randint(0, 256, (1, 328), generator=torch.Generator().manual_seed(5))
+    # Among 195 seeds the one whose selections are clearest (least relative margin 2e-4): a
+    # near tie would turn rounding differences into different caches.
+    tokens = torch.randint(0, 256, (1, 328), generator=torch.Generator().manual_seed(7))
     write_set(args.out, "tiny", args.out / "tiny_model", TINY_SETTINGS, tokens, 8, True)
     if args.trained:
         write_set(args.out, "trained", args.trained, trained_settings(args.trained),

@@ -111,20 +111,24 @@ class TextSource:
         return Question(prompt, [pairs[asked][0]], [pairs[asked][1]],
                         len(head) / len(prompt), len(prompt) - len(head))
 
-    def training_document(self, length: int, max_needles: int,
-                          number_share: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    def training_document(self, length: int, max_needles: int, number_share: float = 0.0,
+                          dense: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Exactly length tokens and a weight class per token.
 
         Classes: 0 cannot be predicted (names, digits of statements), 1 plain text,
         2 answer digits. All statements are asked at the end in random order. The front is
         cut at a random byte, and <bos> stands there in half of the documents, so that the
-        model does not depend on how a text begins.
+        model does not depend on how a text begins. Dense documents hold as many statements
+        as fit, cut down to "abc is 12345. ": matching names is learned from these first.
         """
-        room = (length - 40) // (2 * len(self.statement("abc", "12345")))
+        template = self.spec["statement"]
+        template = template[template.index("{name}"):] if dense else template
+        room = (length - 1) // (2 * len(template.format(name="abc", digits="12345")))
         count = int(self.rng.integers(1, max(1, min(max_needles, room)) + 1))
+        count = max(1, min(room, 16)) if dense else count
         pairs = self.needles(count)
         tail = [pairs[i] for i in self.rng.permutation(count)]
-        statements = [self.statement(*pair) for pair in pairs]
+        statements = [template.format(name=name, digits=digits) for name, digits in pairs]
         budget = length - sum(map(len, statements)) * 2
         parts: list = self.filler(max(0, budget), number_share)
         gap = max(0, budget) - sum(map(len, parts))
@@ -132,14 +136,14 @@ class TextSource:
             parts.insert(int(self.rng.integers(len(parts) + 1)), pair)
         front = self.sentence(0.0) + self.sentence(0.0) + self.sentence(0.0)
         parts.insert(0, front[len(front) - gap:] if gap else "")
-        text, classes = self._classify(parts, tail)
+        text, classes = self._classify(parts, tail, template)
         tokens = np.frombuffer(text.encode(), np.uint8).astype(np.int64)
         if self.rng.random() < 0.5:
             tokens = tokens.copy()
             tokens[0], classes[0] = BOS, 0
         return tokens[:length], classes[:length]
 
-    def _classify(self, parts: list, tail: list) -> tuple[str, np.ndarray]:
+    def _classify(self, parts: list, tail: list, template: str) -> tuple[str, np.ndarray]:
         """Joins sentences, statements (as pairs) and the asked tail; classes per byte."""
         pieces: list[tuple[str, int]] = []
         for group, digit_class in ((parts, 0), (tail, 2)):
@@ -147,20 +151,50 @@ class TextSource:
                 if isinstance(part, str):
                     pieces.append((part, 1))
                     continue
-                before, rest = self.spec["statement"].split("{name}")
+                before, rest = template.split("{name}")
                 middle, after = rest.split("{digits}")
                 pieces += [(before, 1), (part[0], 0), (middle, 1), (part[1], digit_class),
                            (after, 1)]
         classes = np.concatenate([np.full(len(t), c, np.int64) for t, c in pieces])
         return "".join(t for t, _ in pieces), classes
 
+    def local_document(self, length: int, number_share: float = 0.0) -> np.ndarray:
+        """Text for linearising: statements, but only questions that the window can answer.
+
+        A base without a sparse cache must not be trained to look further back, or it would
+        no longer be an honest base.
+        """
+        parts: list[str] = []
+        used, chance = 0, self.rng.choice([0.0, 0.05, 0.2])
+        while used < length + 200:
+            parts.append(self.sentence(number_share))
+            if self.rng.random() < chance:
+                (name, digits), = self.needles(1)
+                statement = self.statement(name, digits)
+                parts += [statement] * (1 + int(self.rng.random() < 0.5))
+            used = sum(map(len, parts))
+        tokens = np.frombuffer("".join(parts).encode(), np.uint8).astype(np.int64)
+        first = int(self.rng.integers(len(tokens) - length + 1))
+        tokens = tokens[first:first + length].copy()
+        if self.rng.random() < 0.5:
+            tokens[0] = BOS
+        return tokens
+
+    def exact_prompt(self, item: Question, length: int) -> list[int]:
+        """<bos> and the prompt, filled up in front with part of a sentence to length tokens."""
+        front = "".join(self.sentence() for _ in range(4))
+        gap = length - 1 - len(item.prompt)
+        return encode(front[len(front) - gap:] + item.prompt if gap else item.prompt)
+
     def batch(self, rows: int, length: int, max_needles: int, number_share: float,
-              number_documents: float) -> tuple[np.ndarray, np.ndarray]:
-        """rows documents; a share number_documents of them contains other numbers."""
+              number_documents: float,
+              dense_documents: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """rows documents; some contain other numbers, some are dense."""
         documents = []
         for _ in range(rows):
             share = number_share if self.rng.random() < number_documents else 0.0
-            documents.append(self.training_document(length, max_needles, share))
+            dense = self.rng.random() < dense_documents
+            documents.append(self.training_document(length, max_needles, share, dense))
         tokens, classes = zip(*documents)
         return np.stack(tokens), np.stack(classes)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import time
 from pathlib import Path
 
@@ -130,12 +131,13 @@ class Run:
 
     def train_step(self, length: int):
         args = self.args
-        if length > 192:
+        if length > 256:
             length = int(self.source.rng.choice([length, length // 2, length // 4],
                                                 p=[0.6, 0.2, 0.2]))
         rows = max(1, args.batch_tokens // length)
         tokens, classes = self.source.batch(rows, length + 1, args.needles,
-                                            args.number_share, args.number_documents)
+                                            args.number_share, args.number_documents,
+                                            args.dense)
         tokens, classes = torch.from_numpy(tokens), torch.from_numpy(classes)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             plain, answer, right = loss_parts(self.model, tokens, classes)
@@ -156,7 +158,9 @@ def train(run: Run) -> None:
     total = sum(tokens for _, tokens in stages)
     saved = shown = time.time()
     recent: list = []
-    while (length := stage_length(stages, run.tokens)) is not None:
+    stop: list = []
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+    while not stop and (length := stage_length(stages, run.tokens)) is not None:
         begin = time.time()
         run.set_rate(total)
         recent.append(run.train_step(length))
@@ -188,6 +192,7 @@ def main() -> None:
     add("--needles", type=int, default=4, help="most statements in one document")
     add("--number-share", type=float, default=0.1, help="numeric sentences in such a document")
     add("--number-documents", type=float, default=0.25, help="share of such documents")
+    add("--dense", type=float, default=0.0, help="share of documents without filler")
     add("--lr", type=float, default=2e-3, help="AdamW rate")
     add("--muon", action=argparse.BooleanOptionalAction, default=True, help="use Muon")
     add("--muon-lr", type=float, default=2e-2, help="Muon rate")

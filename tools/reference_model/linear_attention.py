@@ -1,0 +1,110 @@
+"""The linearised attention in its parallel form, for training only.
+
+Same mathematics as lola_reference.py with an empty sparse cache: each chunk sees itself and
+the chunk before it through softmax ("terrace"), everything older through feature maps. Whole
+chunks are processed side by side, which is what makes attention transfer cheap.
+"""
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from llama import rotate, rotary_table
+
+
+class FeatureMaps(nn.Module):
+    """Feature maps and gates of one layer, one set per query head; starts at the identity."""
+
+    def __init__(self, heads: int, head_dim: int, features: int, gate: float = 0.1):
+        super().__init__()
+        start = torch.eye(head_dim, features).expand(heads, -1, -1)
+        self.q = nn.Parameter(start.clone())
+        self.k = nn.Parameter(start.clone())
+        self.gate = nn.Parameter(torch.full((heads,), math.log(gate / (1 - gate))))
+
+    def tensors(self, layer: int) -> dict[str, torch.Tensor]:
+        """Parameters under their names in a model directory."""
+        name = f"model.layers.{layer}.self_attn."
+        return {name + "feature_map_q.mlp.layer": self.q,
+                name + "feature_map_k.mlp.layer": self.k,
+                name + "window_factors": self.gate.view(1, -1, 1, 1)}
+
+    @staticmethod
+    def features(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        z = torch.einsum("bhnd,hdf->bhnf", x, weight)
+        return torch.cat((z.softmax(-1), (-z).softmax(-1)), -1).clamp_min(1e-12)
+
+
+def absorbed_sums(phi: torch.Tensor, v: torch.Tensor):
+    """Per chunk c the sums over chunks 0 .. c-2: [b, h, chunks, F, d] and [b, h, chunks, F]."""
+    shift = (0, 0, 0, 0, 2, 0)
+    states = F.pad(phi.transpose(-1, -2) @ v, shift)[:, :, :-2].cumsum(2)
+    masses = F.pad(phi.sum(3), shift[2:])[:, :, :-2].cumsum(2)
+    return states, masses
+
+
+def recall_loss(maps: FeatureMaps, k_memory: torch.Tensor, v: torch.Tensor,
+                chunk: int) -> torch.Tensor:
+    """How badly older pairs recall the values of a chunk, relative to the values' size.
+
+    This is LoLA's own score. Maps that recall ordinary text well leave the sparse cache to
+    the pairs that nothing else explains.
+    """
+    rows, heads, length, _ = v.shape
+    phi = maps.features(k_memory, maps.k)
+    phi = phi.reshape(rows, heads, length // chunk, chunk, phi.shape[-1])
+    values = v.reshape(rows, heads, length // chunk, chunk, v.shape[-1])
+    states, masses = absorbed_sums(phi, values)
+    recalled = (phi @ states) / ((phi @ masses[..., None]) + 1e-6)
+    error = (recalled - values)[:, :, 2:].square().mean((0, 2, 3, 4))
+    return (error / values.square().mean((0, 2, 3, 4))).mean()
+
+
+def window_logits(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """Logits of each chunk over the previous and its own rows: [b, h, chunks, C, 2C]."""
+    size = q.shape[3]
+    before = F.pad(k, (0, 0, 0, 0, 1, 0))[:, :, :-1]
+    logits = q @ torch.cat((before, k), 3).transpose(-1, -2) / math.sqrt(q.shape[-1])
+    row = torch.arange(size)[:, None]
+    hidden = torch.arange(2 * size) > row + size
+    logits = logits.masked_fill(hidden, -math.inf)
+    first = logits[:, :, :1].masked_fill(torch.arange(2 * size) < size, -math.inf)
+    return torch.cat((first, logits[:, :, 1:]), 2)
+
+
+def hybrid_attention(maps: FeatureMaps, q, k, v, theta: float, chunk: int,
+                     constant_distance: int | None, mass_cap: float) -> torch.Tensor:
+    """Outputs [batch, heads, length, d] of window + absorbed pairs; q, k not yet rotated."""
+    rows, heads, length, dim = q.shape
+    cos, sin = rotary_table(length, dim, theta)
+    q_rotated, k_rotated = rotate(q, cos, sin), rotate(k, cos, sin)
+    q_memory, k_memory = q_rotated, k_rotated
+    if constant_distance is not None:
+        far_cos, far_sin = rotary_table(1, dim, theta, constant_distance)
+        q_memory, k_memory = rotate(q, far_cos, far_sin), k
+
+    def chunked(x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(rows, heads, length // chunk, chunk, x.shape[-1])
+
+    phi_q = chunked(maps.features(q_memory, maps.q))
+    values = chunked(v)
+    states, masses = absorbed_sums(chunked(maps.features(k_memory, maps.k)), values)
+    logits = window_logits(chunked(q_rotated), chunked(k_rotated))
+    before = F.pad(values, (0, 0, 0, 0, 1, 0))[:, :, :-1]
+    seen = torch.cat((before, values), 3)
+
+    absorbed = (torch.arange(length // chunk) - 1).clamp_min(0) * chunk
+    a = (mass_cap / absorbed.clamp_min(1)).clamp_max(1.0) if mass_cap else torch.ones(1)
+    a = a.view(-1, 1)
+    gate = torch.sigmoid(maps.gate).view(1, -1, 1, 1)
+    shift = logits.amax(-1).clamp_min(0.0)
+    soft = gate[..., None] * torch.exp(logits - shift[..., None])
+    linear = (1 - gate) * a * torch.exp(-shift)
+    numerator = soft @ seen + linear[..., None] * (phi_q @ states)
+    mass = (phi_q @ masses[..., None])[..., 0]
+    mixed = numerator / (soft.sum(-1) + linear * mass + 1e-6 * torch.exp(-shift))[..., None]
+    plain = logits[:, :, :2].softmax(-1) @ seen[:, :, :2]
+    return torch.cat((plain, mixed[:, :, 2:]), 2).reshape(rows, heads, length, dim)
