@@ -11,9 +11,9 @@
 namespace lola::memory {
 
 // Names and labels.
-inline constexpr size_t kStreamIdBytesMax = 256;
-inline constexpr size_t kTenantBytesMax = 256;
-inline constexpr size_t kRequestIdBytesMax = 256;
+inline constexpr size_t kStreamIdBytesMax = 128;
+inline constexpr size_t kTenantBytesMax = 128;
+inline constexpr size_t kRequestIdBytesMax = 128;
 inline constexpr size_t kSnapshotNameBytesMax = 128;
 inline constexpr size_t kModelFingerprintBytesMax = 256;
 inline constexpr size_t kWorkerAddressBytesMax = 512;

@@ -33,7 +33,12 @@
 #include "memory/env/file_env.h"
 #include "memory/ids.h"
 #include "memory/limits.h"
+#include "memory/store/blob_check.h"
 #include "memory/store/store_stats.h"
+
+namespace rocksdb {
+class Env;
+}
 
 namespace lola::store {
 
@@ -44,13 +49,14 @@ struct StoreOptions {
   size_t automatic_snapshots_kept = memory::kAutomaticSnapshotsKept;
   // Memory for cached records and log blocks, bytes.
   size_t cache_bytes = 64u << 20;
-  // Checks a blob's own checksums while it streams in (memory/snapshot/verify.h). Off only in tests
-  // of the store itself, whose blobs are arbitrary bytes.
-  bool verify_blobs = true;
+  // Makes the check that a snapshot passes while it streams in, before it becomes visible:
+  // NewSnapshotCheck (snapshot_check.h). Null: bytes are taken as they are, for tests of the store.
+  BlobCheckFactory blob_check;
   // Pause between rounds of expiry and collection; 0: only when CollectNow is called.
   int64_t collect_every_ms = 1000;
   memory::Clock* clock = memory::Clock::Real();
-  memory::FileEnv* files = memory::FileEnv::Real();
+  memory::FileEnv* files = memory::FileEnv::Real();  // of blobs
+  rocksdb::Env* record_env = nullptr;  // of records; null: the machine's. For fault tests
 };
 
 // A snapshot on its way in. One thread at a time. Dropped unfinished, it leaves nothing.

@@ -1,0 +1,194 @@
+#include <algorithm>
+#include <chrono>
+
+#include "memory/env/failpoint.h"
+#include "memory/store/keys.h"
+#include "memory/store/store_impl.h"
+
+namespace lola::store {
+namespace {
+
+constexpr size_t kCachedStreamsMax = 65'536;
+constexpr size_t kGarbagePerRoundMax = 4096;
+
+}  // namespace
+
+absl::Status StoreImpl::Delete(std::string_view stream_id) {
+  auto stream = table_->LockExisting(stream_id);
+  if (!stream.ok()) return stream.status();
+  LOLA_FAILPOINT("store.delete.before_commit");
+  if (absl::Status status = DeleteLocked(**stream); !status.ok()) return status;
+  Count([](StoreStats& counts) { ++counts.deletes; });
+  LOLA_FAILPOINT("store.delete.after_commit");
+  return absl::OkStatus();
+}
+
+absl::Status StoreImpl::DeleteLocked(StreamEntry& stream) {
+  rocksdb::WriteBatch batch;
+  PutReferences(&stream.record, nullptr, &batch);
+  batch.Delete(StreamKey(stream.stream_id));
+  if (absl::Status status = db_->Commit(&batch, /*sync=*/true); !status.ok()) return status;
+  stream.exists = false;
+  if (!stream.record.owner().empty()) leases_.RemoveStream(stream.record.owner_instance());
+  const uint64_t own_tokens = stream.committed - stream.own_log_from();
+  Count([&](StoreStats& counts) {
+    --counts.streams;
+    counts.log_tokens -= own_tokens;
+  });
+  return absl::OkStatus();
+}
+
+void StoreImpl::ScheduleExpiry(const StreamRecord& record, int64_t grace_ms) {
+  if (record.ttl_ms() == 0) return;
+  std::lock_guard lock(expiry_mu_);
+  expiry_.emplace(record.last_used_unix_ms() + record.ttl_ms() + grace_ms, record.stream_id());
+}
+
+absl::Status StoreImpl::ExpireStreams() {
+  const int64_t now_ms = options_.clock->UnixMs();
+  for (;;) {
+    std::string stream_id;
+    {
+      std::lock_guard lock(expiry_mu_);
+      if (expiry_.empty() || expiry_.begin()->first > now_ms) return absl::OkStatus();
+      stream_id = expiry_.begin()->second;
+      expiry_.erase(expiry_.begin());
+    }
+    auto stream = table_->Lock(stream_id);
+    if (!stream.ok()) return stream.status();
+    if (!stream->exists()) continue;
+    StreamEntry& entry = **stream;
+    // A running lease is use: the owner may hold the stream between two tokens.
+    if (LeaseRuns(entry.record)) entry.record.set_last_used_unix_ms(now_ms);
+    if (entry.record.ttl_ms() == 0) continue;
+    if (entry.record.last_used_unix_ms() + entry.record.ttl_ms() > now_ms) {
+      ScheduleExpiry(entry.record, 0);
+      continue;
+    }
+    LOLA_FAILPOINT("store.expire.before_commit");
+    if (absl::Status status = DeleteLocked(entry); !status.ok()) {
+      ScheduleExpiry(entry.record, 0);
+      return status;
+    }
+    Count([](StoreStats& counts) { ++counts.expired_streams; });
+    LOLA_FAILPOINT("store.expire.after_commit");
+  }
+}
+
+absl::Status StoreImpl::NoteDoubtfulBlobs() {
+  std::vector<std::string> blobs;
+  {
+    std::lock_guard lock(doubtful_mu_);
+    blobs = doubtful_blobs_;
+  }
+  if (blobs.empty()) return absl::OkStatus();
+  rocksdb::WriteBatch batch;
+  for (const std::string& blob_id : blobs) batch.Put(BlobGarbageKey(blob_id), "");
+  if (absl::Status status = db_->Commit(&batch, /*sync=*/true); !status.ok()) return status;
+  std::lock_guard lock(doubtful_mu_);
+  doubtful_blobs_.erase(doubtful_blobs_.begin(), doubtful_blobs_.begin() + ptrdiff_t(blobs.size()));
+  // They were never counted; collecting them counts them out.
+  Count([&](StoreStats& counts) { counts.blobs += blobs.size(); });
+  for (const std::string& blob_id : blobs) {
+    auto size = blobs_->Size(blob_id);
+    Count([&](StoreStats& counts) { counts.blob_bytes += size.ok() ? *size : 0; });
+  }
+  return absl::OkStatus();
+}
+
+// Deletes what no stream reads: the whole log, or, when its writer is gone, the tail behind the
+// last reader's end.
+absl::Status StoreImpl::CollectLog(memory::LogId log_id) {
+  bool used = false;
+  bool written = false;
+  uint64_t from = 0;
+  uint64_t end = 0;
+  absl::Status scan = db_->Scan(LogRefPrefix(log_id), "", [&](auto, std::string_view value) {
+    used = true;
+    // Unreadable counts as written: keep everything.
+    written = value.size() != 16 || GetBe64(value.substr(8)) == 0;
+    if (written) return false;
+    from = GetBe64(value);
+    end = std::max(end, GetBe64(value.substr(8)));
+    return true;
+  });
+  if (!scan.ok()) return scan;
+  rocksdb::WriteBatch batch;
+  if (!written) {
+    const uint64_t blocks = used ? (end - from + kBlockTokens - 1) / kBlockTokens : 0;
+    batch.DeleteRange(db_->log_family(), BlockKey(log_id, blocks), BlockKey(log_id + 1, 0));
+  }
+  batch.Delete(LogGarbageKey(log_id));
+  LOLA_FAILPOINT("store.collect_log.before_commit");
+  if (absl::Status status = db_->Commit(&batch, /*sync=*/false); !status.ok()) return status;
+  if (!used) Count([](StoreStats& counts) { ++counts.collected_logs; });
+  LOLA_FAILPOINT("store.collect_log.after_commit");
+  return absl::OkStatus();
+}
+
+absl::Status StoreImpl::CollectBlob(const std::string& blob_id) {
+  bool used = false;
+  absl::Status scan = db_->Scan(BlobRefPrefix(blob_id), "", [&](auto, auto) {
+    used = true;
+    return false;
+  });
+  if (!scan.ok()) return scan;
+  if (!used) {
+    auto size = blobs_->Size(blob_id);
+    LOLA_FAILPOINT("store.collect_blob.before_remove");
+    if (absl::Status status = blobs_->Remove(blob_id); !status.ok()) return status;
+    LOLA_FAILPOINT("store.collect_blob.after_remove");
+    Count([&](StoreStats& counts) {
+      if (!size.ok()) return;  // removed by an earlier round, or set aside
+      ++counts.collected_blobs;
+      --counts.blobs;
+      counts.blob_bytes -= *size;
+    });
+  }
+  rocksdb::WriteBatch batch;
+  batch.Delete(BlobGarbageKey(blob_id));
+  if (absl::Status status = db_->Commit(&batch, /*sync=*/false); !status.ok()) return status;
+  LOLA_FAILPOINT("store.collect_blob.after_commit");
+  return absl::OkStatus();
+}
+
+absl::Status StoreImpl::CollectGarbage() {
+  for (;;) {
+    std::vector<std::string> keys;
+    absl::Status scan = db_->Scan("x", "", [&](std::string_view key, auto) {
+      keys.emplace_back(key);
+      return keys.size() < kGarbagePerRoundMax;
+    });
+    if (!scan.ok()) return scan;
+    for (const std::string& key : keys) {
+      const std::string_view rest = std::string_view(key).substr(2);
+      absl::Status status =
+          key[1] == 'l' ? CollectLog(GetBe64(rest)) : CollectBlob(std::string(rest));
+      if (!status.ok()) return status;
+    }
+    if (keys.size() < kGarbagePerRoundMax) return absl::OkStatus();
+  }
+}
+
+absl::Status StoreImpl::CollectNow() {
+  std::lock_guard lock(collect_mu_);
+  absl::Status expire = ExpireStreams();
+  absl::Status doubtful = NoteDoubtfulBlobs();
+  absl::Status garbage = CollectGarbage();
+  table_->Trim(kCachedStreamsMax);
+  if (!expire.ok()) return expire;
+  return doubtful.ok() ? garbage : doubtful;
+}
+
+void StoreImpl::CollectLoop() {
+  std::unique_lock lock(stop_mu_);
+  while (!stop_) {
+    stop_changed_.wait_for(lock, std::chrono::milliseconds(options_.collect_every_ms));
+    if (stop_) return;
+    lock.unlock();
+    (void)CollectNow();  // what failed is still noted: the next round meets it again
+    lock.lock();
+  }
+}
+
+}  // namespace lola::store
