@@ -71,7 +71,7 @@ class StepWorkspace {
   StepWorkspace& operator=(const StepWorkspace&) = delete;
 
   size_t max_rows() const;
-  size_t bytes() const;
+  size_t bytes() const;  // of the buffers, without the layer memory's own scratch
   const StepTimes& times() const;
 
   struct Buffers;  // private parts, model_impl.h

@@ -25,13 +25,12 @@ struct Model::Impl {
 
 // What passes need for streams of one kind of settings: made at first sight, then reused.
 struct SettingsPlan {
-  SettingsPlan(const memory::StateLayout& layout, std::span<const double> frequencies, int threads);
+  SettingsPlan(const memory::LolaSettings& settings, std::span<const double> frequencies);
 
   memory::LolaSettings settings;
   uint64_t last_used = 0;
   kernels::RotationTable distances;  // constant scheme: rows 0 .. window + chunk - 1
   kernels::RotationTable memory;     // constant scheme: one row, memory_distance
-  std::vector<std::unique_ptr<memory::Scratch>> scratch;  // one per thread
 };
 
 // A segment that takes part in a pass.
@@ -69,7 +68,8 @@ struct StepWorkspace::Buffers {
   std::vector<ActiveSegment> active;
   std::vector<MemoryTask> tasks;
   std::vector<std::unique_ptr<SettingsPlan>> plans;
-  uint64_t clock = 0;  // passes, for the age of plans
+  std::vector<std::unique_ptr<memory::Scratch>> scratch;  // one per thread, grown by new plans
+  uint64_t clock = 0;                                     // passes, for the age of plans
   StepTimes times;
 };
 

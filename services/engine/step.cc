@@ -178,7 +178,7 @@ void Pass::RunTask(uint32_t layer, MemoryTask& task, int worker) {
     params.weights.map_k = weights.map_k.data() + first_head * map;
     params.weights.gate = weights.gate.data() + first_head;
   }
-  params.scratch = active.plan->scratch[worker].get();
+  params.scratch = b_.scratch[worker].get();
   params.stats = &task.stats;
   memory::LayerMemory(active.segment->layout, active.segment->record.data(), layer)
       .Advance(task.kv_head, params);
@@ -299,15 +299,14 @@ void Pass::Run() {
 
 }  // namespace
 
-SettingsPlan::SettingsPlan(const memory::StateLayout& layout, std::span<const double> frequencies,
-                           int threads)
-    : settings(layout.settings()) {
+SettingsPlan::SettingsPlan(const memory::LolaSettings& stream_settings,
+                           std::span<const double> frequencies)
+    : settings(stream_settings) {
   if (settings.mode == memory::Mode::kLola &&
       settings.memory_positions == memory::MemoryPositions::kConstant) {
     distances = kernels::RotationTable(frequencies, 0, settings.window + settings.chunk);
     memory = kernels::RotationTable(frequencies, settings.memory_distance, 1);
   }
-  for (int i = 0; i < threads; ++i) scratch.push_back(std::make_unique<memory::Scratch>(layout));
 }
 
 StepWorkspace::Buffers::Buffers(const Model& owner, size_t rows, int pool_threads)
@@ -339,8 +338,12 @@ SettingsPlan* StepWorkspace::Buffers::FindPlan(const memory::StateLayout& layout
       std::min_element(plans.begin(), plans.end(),
                        [](const auto& a, const auto& b) { return a->last_used < b->last_used; });
   if (plans.size() >= kPlansMax && (*oldest)->last_used != clock) plans.erase(oldest);
-  plans.push_back(std::make_unique<SettingsPlan>(layout, model.impl_->frequencies, threads));
+  plans.push_back(std::make_unique<SettingsPlan>(layout.settings(), model.impl_->frequencies));
   plans.back()->last_used = clock;
+  for (const auto& buffers : scratch) buffers->Reserve(layout);
+  while (scratch.size() < static_cast<size_t>(threads)) {
+    scratch.push_back(std::make_unique<memory::Scratch>(layout));
+  }
   return plans.back().get();
 }
 
@@ -359,11 +362,7 @@ size_t StepWorkspace::bytes() const {
                              &b.head_in, &b.head_out}) {
     floats += buffer->size();
   }
-  size_t bytes = floats * sizeof(float) + b.tasks.capacity() * sizeof(MemoryTask);
-  for (const auto& plan : b.plans) {
-    for (const auto& scratch : plan->scratch) bytes += scratch->bytes();
-  }
-  return bytes;
+  return floats * sizeof(float) + b.tasks.capacity() * sizeof(MemoryTask);
 }
 
 absl::Status Model::Step(std::span<Segment> segments, StepWorkspace& workspace,

@@ -1,0 +1,203 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <fstream>
+#include <functional>
+#include <iterator>
+
+#include "memory/snapshot/reader.h"
+#include "memory/snapshot/verify.h"
+#include "memory/snapshot/writer.h"
+#include "tests/memory/snapshot/snapshot_testing.h"
+
+namespace lola::memory {
+namespace {
+
+using ::testing::HasSubstr;
+
+absl::StatusOr<uint64_t> Read(std::span<const std::byte> blob, const SnapshotIdentity& expected,
+                              std::optional<uint64_t> position = std::nullopt) {
+  SmallRecord target(expected);
+  return ReadSnapshot(blob, expected, target.layout(), target.record(), position);
+}
+
+std::string ErrorOf(const absl::StatusOr<uint64_t>& result) {
+  return result.ok() ? "ok" : std::string(result.status().message());
+}
+
+TEST(Snapshot, PutsTheSameBytesBack) {
+  SmallRecord source, target;
+  const auto writer = SnapshotWriter::Create(SmallIdentity(), source.layout(), source.record());
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  EXPECT_EQ(writer->position(), 20u);
+  const std::vector<std::byte> blob = writer->ToBytes();
+  EXPECT_EQ(blob.size(), writer->size_bytes());
+  std::fill(target.record().begin(), target.record().end(), std::byte{0xEE});
+  const auto position = ReadSnapshot(blob, SmallIdentity(), target.layout(), target.record(), 20);
+  ASSERT_TRUE(position.ok()) << position.status();
+  EXPECT_EQ(*position, 20u);
+  EXPECT_TRUE(std::ranges::equal(source.record(), target.record()));
+}
+
+TEST(Snapshot, PiecesJoinToTheBlobAndReadInAnyPortions) {
+  SmallRecord source, target;
+  const auto writer = SnapshotWriter::Create(SmallIdentity(), source.layout(), source.record());
+  ASSERT_TRUE(writer.ok());
+  for (const size_t most : {size_t{13}, size_t{4096}, size_t{100000}}) {
+    SnapshotReader reader(SmallIdentity(), target.layout(), target.record());
+    std::vector<std::byte> joined;
+    for (;;) {
+      const std::span<const std::byte> piece = writer->Piece(joined.size(), most);
+      if (piece.empty()) break;
+      ASSERT_LE(piece.size(), most);
+      ASSERT_TRUE(reader.Feed(piece).ok());
+      joined.insert(joined.end(), piece.begin(), piece.end());
+    }
+    EXPECT_EQ(joined, writer->ToBytes());
+    EXPECT_EQ(*reader.Finish(), 20u);
+    EXPECT_TRUE(std::ranges::equal(source.record(), target.record()));
+  }
+}
+
+TEST(Snapshot, WriterRefusesARecordOfSomethingElse) {
+  SmallRecord record;
+  SnapshotIdentity other = SmallIdentity();
+  other.model_fingerprint[0] = 'f';
+  EXPECT_THAT(
+      std::string(
+          SnapshotWriter::Create(other, record.layout(), record.record()).status().message()),
+      HasSubstr("fingerprint"));
+  other = SmallIdentity();
+  other.settings.cache_pairs = 32;
+  EXPECT_FALSE(SnapshotWriter::Create(other, record.layout(), record.record()).ok());
+  EXPECT_FALSE(
+      SnapshotWriter::Create(SmallIdentity(), record.layout(), record.record().first(4096)).ok());
+}
+
+// One changed field of the receiver at a time: refused, with the field and both values.
+struct Mutation {
+  const char* field;
+  const char* values;
+  std::function<void(SnapshotIdentity&)> change;
+};
+
+const Mutation kMutations[] = {
+    {"model fingerprint", "blob has 00112233445566778899aabbccddeeff, expected f0112233",
+     [](SnapshotIdentity& i) { i.model_fingerprint[0] = 'f'; }},
+    {"geometry.layers", "blob has 2, expected 3",
+     [](SnapshotIdentity& i) { i.geometry.layers = 3; }},
+    {"geometry.hidden", "blob has 32, expected 48", [](auto& i) { i.geometry.hidden = 48; }},
+    {"geometry.query_heads", "blob has 2, expected 4", [](auto& i) { i.geometry.query_heads = 4; }},
+    {"geometry.kv_heads", "blob has 1, expected 2", [](auto& i) { i.geometry.kv_heads = 2; }},
+    {"geometry.head_dim", "blob has 16, expected 32", [](auto& i) { i.geometry.head_dim = 32; }},
+    {"geometry.feature_dim", "blob has 32, expected 64",
+     [](auto& i) { i.geometry.feature_dim = 64; }},
+    {"geometry.ffn", "blob has 64, expected 128", [](auto& i) { i.geometry.ffn = 128; }},
+    {"geometry.vocab", "blob has 272, expected 512", [](auto& i) { i.geometry.vocab = 512; }},
+    {"settings.mode", "blob has lola, expected softmax",
+     [](auto& i) { i.settings = LolaSettings::SoftmaxProfile(64); }},
+    {"settings.window", "blob has 16, expected 32", [](auto& i) { i.settings.window = 32; }},
+    {"settings.chunk", "blob has 16, expected 8", [](auto& i) { i.settings.chunk = 8; }},
+    {"settings.cache_pairs", "blob has 16, expected 32",
+     [](auto& i) { i.settings.cache_pairs = 32; }},
+    {"settings.mixing", "blob has gated_natural, expected natural",
+     [](auto& i) { i.settings.mixing = Mixing::kNatural; }},
+    {"settings.memory_positions", "blob has constant, expected rotary",
+     [](auto& i) { i.settings.memory_positions = MemoryPositions::kRotary; }},
+    {"settings.memory_distance", "blob has 128, expected 64",
+     [](auto& i) { i.settings.memory_distance = 64; }},
+    {"settings.mass_cap", "blob has 512, expected 256", [](auto& i) { i.settings.mass_cap = 256; }},
+    {"settings.redundancy_threshold", "blob has 0.3, expected 0.5",
+     [](auto& i) { i.settings.redundancy_threshold = 0.5f; }},
+    {"settings.score", "blob has sre, expected value_norm",
+     [](auto& i) { i.settings.score = Score::kValueNorm; }},
+    {"settings.rescore", "blob has 1, expected 0", [](auto& i) { i.settings.rescore = false; }},
+    {"settings.score_epsilon", "blob has 1e-06, expected 0.001",
+     [](auto& i) { i.settings.score_epsilon = 1e-3f; }},
+    {"settings.cache_dtype", "blob has float32, expected bfloat16",
+     [](auto& i) { i.settings.cache_dtype = kernels::Dtype::kBFloat16; }},
+    {"settings.cache_pairs_per_layer[0]", "blob has nothing, expected 16",
+     [](auto& i) {
+       i.settings.cache_pairs_per_layer = {16, 16};
+     }},
+};
+
+TEST(Snapshot, NamesEveryFieldThatDiffersWithBothValues) {
+  const std::vector<std::byte> blob = SmallBlob();
+  for (const Mutation& mutation : kMutations) {
+    SnapshotIdentity receiver = SmallIdentity();
+    mutation.change(receiver);
+    const absl::StatusOr<uint64_t> result = Read(blob, receiver);
+    EXPECT_EQ(result.status().code(), absl::StatusCode::kFailedPrecondition) << mutation.field;
+    EXPECT_THAT(ErrorOf(result), HasSubstr(std::string(mutation.field) + ": "));
+    EXPECT_THAT(ErrorOf(result), HasSubstr(mutation.values)) << mutation.field;
+  }
+}
+
+TEST(Snapshot, TheNameOfAProfileIsNotASetting) {
+  SnapshotIdentity receiver = SmallIdentity();
+  receiver.settings.profile = "custom";
+  EXPECT_EQ(ErrorOf(Read(SmallBlob(), receiver)), "ok");
+}
+
+TEST(Snapshot, RefusesAnotherPosition) {
+  EXPECT_THAT(ErrorOf(Read(SmallBlob(), SmallIdentity(), 21)),
+              HasSubstr("position: blob has 20, expected 21"));
+}
+
+// Damage that a recomputed checksum hides is found by comparing preface and record.
+TEST(Snapshot, RefusesAPrefaceThatContradictsItsRecord) {
+  const std::vector<std::byte> good = SmallBlob();
+  const auto error = [&](auto&& change) {
+    Preface preface = *VerifyBlob(good);
+    const size_t head = EncodePreface(preface).size();
+    change(preface);
+    std::vector<std::byte> blob = good;
+    const std::string bytes = EncodePreface(preface);
+    EXPECT_EQ(bytes.size(), head);
+    std::memcpy(blob.data(), bytes.data(), head);
+    return ErrorOf(Read(blob, SmallIdentity()));
+  };
+  EXPECT_EQ(error([](Preface&) {}), "ok");
+  EXPECT_THAT(error([](Preface& p) { p.position = 21; }),
+              HasSubstr("preface has 21, record has 20"));
+  EXPECT_THAT(error([](Preface& p) { p.digest[3] ^= std::byte{1}; }), HasSubstr("snapshot digest"));
+  EXPECT_THAT(error([](Preface& p) { p.sections[2].hash[0] ^= std::byte{1}; }),
+              HasSubstr("section layer 1"));
+  EXPECT_THAT(error([](Preface& p) { p.settings[1].name = "windox"; }), HasSubstr("windox"));
+}
+
+TEST(Snapshot, NoticesDamageInEverySection) {
+  const std::vector<std::byte> good = SmallBlob();
+  const Preface preface = *VerifyBlob(good);
+  const size_t head = good.size() - preface.record_bytes;
+  for (const PrefaceSection& section : preface.sections) {
+    std::vector<std::byte> bad = good;
+    bad[head + section.offset + section.size / 2] ^= std::byte{4};
+    const absl::StatusOr<uint64_t> result = Read(bad, SmallIdentity());
+    EXPECT_EQ(result.status().code(), absl::StatusCode::kDataLoss);
+    EXPECT_THAT(ErrorOf(result), HasSubstr("section " + section.name + " "));
+  }
+  EXPECT_EQ(Read(std::span(good).first(good.size() - 1), SmallIdentity()).status().code(),
+            absl::StatusCode::kDataLoss);
+}
+
+// Blobs of released versions stay readable for ever. The file was written once by version 1.
+TEST(Snapshot, GoldenFileOfVersion1StaysReadable) {
+  const char path[] = LOLA_SOURCE_DIR "/tests/testdata/snapshot/v1_small.bin";
+  std::ifstream in(path, std::ios::binary);
+  const std::string file{std::istreambuf_iterator<char>(in), {}};
+  ASSERT_FALSE(file.empty()) << path;
+  const std::span<const std::byte> blob = std::as_bytes(std::span(file));
+  SmallRecord target;
+  const auto position = ReadSnapshot(blob, SmallIdentity(), target.layout(), target.record());
+  ASSERT_TRUE(position.ok()) << position.status();
+  EXPECT_EQ(*position, 20u);
+  EXPECT_EQ(HashHex(VerifyBlob(blob)->digest), "37e2bda2102958eaa7f9dcf546b31edd");
+  // And today's writer still makes the same bytes.
+  EXPECT_TRUE(std::ranges::equal(blob, SmallBlob()));
+}
+
+}  // namespace
+}  // namespace lola::memory
