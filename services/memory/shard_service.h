@@ -22,8 +22,8 @@
 #include "absl/status/statusor.h"
 #include "memory/cluster/partition_map.h"
 #include "memory/limits.h"
-#include "memory/store/store_stats.h"
 #include "memory/store/stream_store.h"
+#include "services/memory/shard_stats.h"
 
 namespace grpc {
 class Service;
@@ -37,15 +37,6 @@ struct ShardOptions {
   store::StoreOptions store;  // `directory` is required; `partitions` is taken from the map
   size_t threads = memory::kShardThreadsDefault;
   size_t queue_max = memory::kShardQueueMax;
-};
-
-struct ShardStats {
-  store::StoreStats store;
-  uint64_t calls = 0;
-  uint64_t calls_failed = 0;      // any status but OK
-  uint64_t calls_overloaded = 0;  // refused because the queue was full
-  uint64_t calls_misrouted = 0;   // refused because of the partition
-  uint64_t queued = 0;            // waiting for a thread now
 };
 
 class ShardService {
