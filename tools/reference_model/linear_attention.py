@@ -46,12 +46,11 @@ def absorbed_sums(phi: torch.Tensor, v: torch.Tensor):
     return states, masses
 
 
-def recall_loss(maps: FeatureMaps, k_memory: torch.Tensor, v: torch.Tensor,
-                chunk: int) -> torch.Tensor:
-    """How badly older pairs recall the values of a chunk, relative to the values' size.
+def recall_errors(maps: FeatureMaps, k_memory: torch.Tensor, v: torch.Tensor,
+                  chunk: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """LoLA's score of each pair against all older chunks, and the pair's own squared value.
 
-    This is LoLA's own score. Maps that recall ordinary text well leave the sparse cache to
-    the pairs that nothing else explains.
+    Both [batch, heads, rest]; the first two chunks have nothing to be recalled from.
     """
     rows, heads, length, _ = v.shape
     phi = maps.features(k_memory, maps.k)
@@ -59,8 +58,31 @@ def recall_loss(maps: FeatureMaps, k_memory: torch.Tensor, v: torch.Tensor,
     values = v.reshape(rows, heads, length // chunk, chunk, v.shape[-1])
     states, masses = absorbed_sums(phi, values)
     recalled = (phi @ states) / ((phi @ masses[..., None]) + 1e-6)
-    error = (recalled - values)[:, :, 2:].square().mean((0, 2, 3, 4))
-    return (error / values.square().mean((0, 2, 3, 4))).mean()
+    error = (recalled - values).square().sum(-1)[:, :, 2:].flatten(2)
+    return error, values.square().sum(-1)[:, :, 2:].flatten(2)
+
+
+def recall_loss(maps: FeatureMaps, k_memory: torch.Tensor, v: torch.Tensor,
+                chunk: int) -> torch.Tensor:
+    """Share of the values' energy that memory does not recall.
+
+    Maps that recall ordinary text well leave the sparse cache to the pairs that nothing
+    else explains.
+    """
+    error, energy = recall_errors(maps, k_memory, v, chunk)
+    return (error.mean((0, 2)) / energy.mean((0, 2))).mean()
+
+
+def rarity_loss(maps: FeatureMaps, k_memory: torch.Tensor, v: torch.Tensor,
+                chunk: int) -> torch.Tensor:
+    """How evenly recall errors spread over a text, per head: 1 = all pairs alike, 0 = one pair.
+
+    Teaches the model to make large errors rare, so that the few pairs which text cannot
+    predict stand out. Scaling keys or values does not change it.
+    """
+    error, _ = recall_errors(maps, k_memory, v, chunk)
+    size = (error + 1e-6).sqrt()
+    return (size.mean(-1).square() / size.square().mean(-1)).mean()
 
 
 def window_logits(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:

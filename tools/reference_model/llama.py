@@ -66,6 +66,7 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(c.hidden, c.kv_heads * c.head_dim, bias=False)
         self.v_proj = nn.Linear(c.hidden, c.kv_heads * c.head_dim, bias=False)
         self.o_proj = nn.Linear(c.heads * c.head_dim, c.hidden, bias=False)
+        self.record: list | None = None  # collects (k, v) when training looks at memory
 
     def project(self, x: torch.Tensor):
         """q, k, v as [batch, heads, length, head_dim]; k, v repeated per query head."""
@@ -88,7 +89,10 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
     def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        y = self.mix(*self.project(x), cos, sin)
+        q, k, v = self.project(x)
+        if self.record is not None:
+            self.record.append((k, v))
+        y = self.mix(q, k, v, cos, sin)
         return self.o_proj(y.transpose(1, 2).flatten(2))
 
 

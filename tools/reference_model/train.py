@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from llama import Llama, ModelConfig
+from linear_attention import FeatureMaps, rarity_loss
+from llama import Llama, ModelConfig, rotary_table, rotate
 from passkey_text import DEFAULT_TEXT, TextSource
 
 
@@ -76,6 +77,28 @@ def loss_parts(model: Llama, tokens: torch.Tensor, classes: torch.Tensor):
     return each[kind == 1].mean(), each[answer].mean(), right
 
 
+class MemoryTerm:
+    """Extra loss that makes pairs which memory cannot recall rare; see rarity_loss."""
+
+    def __init__(self, model: Llama, window: int):
+        c = model.c
+        self.c, self.window, self.records = c, window, []
+        self.maps = FeatureMaps(c.heads, c.head_dim, c.head_dim).requires_grad_(False)
+        for layer in model.model.layers:
+            layer.self_attn.record = self.records
+
+    def __call__(self, rotary: bool) -> torch.Tensor:
+        """Mean over layers of the pairs seen since the last call."""
+        losses = []
+        for k, v in self.records:
+            k, v = k.float(), v.float()
+            if rotary:
+                k = rotate(k, *rotary_table(k.shape[2], self.c.head_dim, self.c.theta))
+            losses.append(rarity_loss(self.maps, k, v, self.window))
+        self.records.clear()
+        return torch.stack(losses).mean()
+
+
 def parse_stages(texts: list[str]) -> list[tuple[int, float]]:
     """'192:6' means length 192 for 6 million tokens."""
     return [(int(t.split(":")[0]), float(t.split(":")[1]) * 1e6) for t in texts]
@@ -99,6 +122,7 @@ class Run:
         torch.manual_seed(args.seed)
         self.model = Llama(self.config)
         self.optimisers = make_optimisers(self.model, args)
+        self.memory = MemoryTerm(self.model, args.window) if args.memory_weight else None
         self.source = TextSource(args.text, args.seed)
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self.file = args.out / "train.pt"
@@ -141,7 +165,10 @@ class Run:
         tokens, classes = torch.from_numpy(tokens), torch.from_numpy(classes)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             plain, answer, right = loss_parts(self.model, tokens, classes)
-        (plain + answer).backward()
+        loss = plain + answer
+        if self.memory is not None:
+            loss = loss + args.memory_weight * self.memory(self.step % 2 == 0)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -193,6 +220,8 @@ def main() -> None:
     add("--number-share", type=float, default=0.1, help="numeric sentences in such a document")
     add("--number-documents", type=float, default=0.25, help="share of such documents")
     add("--dense", type=float, default=0.0, help="share of documents without filler")
+    add("--memory-weight", type=float, default=0.0, help="weight of the memory term")
+    add("--window", type=int, default=64, help="chunk of the memory term")
     add("--lr", type=float, default=2e-3, help="AdamW rate")
     add("--muon", action=argparse.BooleanOptionalAction, default=True, help="use Muon")
     add("--muon-lr", type=float, default=2e-2, help="Muon rate")
