@@ -1,0 +1,162 @@
+#include "services/engine/runtime/scheduler.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/core/check.h"
+
+namespace lola::engine {
+namespace {
+
+constexpr std::chrono::milliseconds kSweepInterval{100};
+constexpr std::chrono::milliseconds kOccupancyInterval{1000};
+
+std::array<std::byte, 16> FingerprintBytes(const Model& model) {
+  auto hash = memory::HashFromHex(model.fingerprint(), "model fingerprint");
+  LOLA_CHECK(hash.ok()) << hash.status().ToString();
+  std::array<std::byte, 16> bytes;
+  std::memcpy(bytes.data(), hash->data(), bytes.size());
+  return bytes;
+}
+
+bool Transient(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
+         absl::IsResourceExhausted(status) || absl::IsCancelled(status);
+}
+
+}  // namespace
+
+Scheduler::Scheduler(const EngineOptions& options, std::unique_ptr<ModelRunner> runner,
+                     std::shared_ptr<const Tokenizer> tokenizer,
+                     std::shared_ptr<StreamBackend> backend,
+                     std::shared_ptr<memory::StreamArena> arena)
+    : options_(options),
+      runner_(std::move(runner)),
+      tokenizer_(std::move(tokenizer)),
+      backend_(std::move(backend)),
+      arena_(std::move(arena)),
+      fingerprint_(FingerprintBytes(runner_->model())),
+      uploader_(backend_, options.snapshot_buffers, options.slot_bytes),
+      shards_(backend_->shards()) {
+  stats_.slots = options_.slots;
+  published_ = stats_;
+  thread_ = std::thread([this] { Loop(); });
+}
+
+Scheduler::~Scheduler() {
+  mailbox_->Close();
+  thread_.join();
+  for (const auto& [id, s] : streams_) {  // they and what they own point at each other
+    s->attachments.clear();
+    s->upload.reset();
+    s->ops.clear();
+  }
+}
+
+AttachmentId Scheduler::NewAttachment(AttachRequest request, std::shared_ptr<EventSink> sink) {
+  auto attachment = std::make_shared<Attachment>();
+  attachment->id = next_attachment_++;
+  attachment->request = std::move(request);
+  attachment->sink = std::move(sink);
+  Post([this, attachment] { StartAttach(attachment); });
+  return attachment->id;
+}
+
+void Scheduler::Loop() {
+  const auto now = std::chrono::steady_clock::now();
+  At(now + kSweepInterval, [this] { Sweep(); });
+  At(now + kOccupancyInterval, [this] { CountNow(); });
+  At(now + options_.lease_renewal, [this] { RenewLeases(); });
+  std::vector<Mailbox::Task> tasks;
+  while (mailbox_->Take(&tasks, NextWake())) {
+    for (Mailbox::Task& task : tasks) task();
+    tasks.clear();
+    RunTimers();
+    if (!slot_queue_.empty()) TrySlots();
+    // Copies: both calls may drop streams.
+    for (const StreamPtr& s : std::vector<StreamPtr>(closing_)) ProgressClosing(s);
+    KickAppends();
+    more_work_ = Step();
+    KickAppends();
+    PublishStatistics();
+  }
+}
+
+Time Scheduler::NextWake() const {
+  if (more_work_ || timers_.empty()) return std::chrono::steady_clock::now();
+  return timers_.begin()->first;
+}
+
+void Scheduler::RunTimers() {
+  const Time now = std::chrono::steady_clock::now();
+  while (!timers_.empty() && timers_.begin()->first <= now) {
+    Mailbox::Task task = std::move(timers_.begin()->second);
+    timers_.erase(timers_.begin());
+    task();
+  }
+}
+
+bool Scheduler::RetryLater(Backoff& backoff, const absl::Status& status, Mailbox::Task again) {
+  if (!Transient(status)) return false;
+  const Time now = std::chrono::steady_clock::now();
+  if (!backoff.since) {
+    backoff.since = now;
+    backoff.delay = options_.retry_first;
+  } else {
+    backoff.delay = std::min(backoff.delay * 2, options_.retry_max);
+  }
+  if (now + backoff.delay > *backoff.since + options_.unavailable_deadline) return false;
+  At(now + backoff.delay, std::move(again));
+  return true;
+}
+
+EngineStatistics Scheduler::statistics() const {
+  std::lock_guard lock(published_mu_);
+  return published_;
+}
+
+void Scheduler::PublishStatistics() {
+  stats_.slots_used = uint32_t(residents_.size());
+  stats_.open_streams = uint32_t(streams_.size());
+  stats_.attachments = uint32_t(attachments_.size());
+  stats_.waiting_for_slot = uint32_t(slot_queue_.size());
+  stats_.queued_tokens = queued_tokens_;
+  stats_.draining = draining_;
+  stats_.uncommitted_tokens = 0;
+  stats_.uncommitted_tokens_of_one_max = 0;
+  stats_.queued_ops = 0;
+  for (const StreamPtr& s : residents_) {
+    const uint64_t lag = s->end - s->committed;
+    stats_.uncommitted_tokens += lag;
+    stats_.uncommitted_tokens_of_one_max = std::max(stats_.uncommitted_tokens_of_one_max, lag);
+    stats_.queued_ops += uint32_t(s->ops.size());
+  }
+  for (const StreamPtr& s : slot_queue_) stats_.queued_ops += uint32_t(s->ops.size());
+  std::lock_guard lock(published_mu_);
+  published_ = stats_;
+}
+
+void Scheduler::CountNow() {
+  stats_.cached_pairs = 0;
+  stats_.cache_capacity = 0;
+  for (const StreamPtr& s : residents_) {
+    if (s->phase != Phase::kReady || s->record.settings.mode != memory::Mode::kLola) continue;
+    const memory::ModelGeometry& geometry = s->layout->geometry();
+    for (uint32_t layer = 0; layer < geometry.layers; ++layer) {
+      const std::byte* counters = Record(*s).data() + s->layout->layer(layer).counters;
+      for (uint32_t head = 0; head < geometry.query_heads; ++head) {
+        memory::HeadCounters one;
+        std::memcpy(&one, counters + head * sizeof(one), sizeof(one));
+        stats_.cached_pairs += one.cached;
+        stats_.cache_capacity += s->record.settings.CachePairs(layer);
+      }
+    }
+  }
+  At(std::chrono::steady_clock::now() + kOccupancyInterval, [this] { CountNow(); });
+}
+
+std::span<std::byte> Scheduler::Record(const Stream& s) const {
+  return arena_->record(*s.slot).first(s.layout->stride_bytes());
+}
+
+}  // namespace lola::engine
