@@ -1,7 +1,7 @@
 // Feature map of LoLCATs: phi(x) = max(concat(softmax(x W), softmax(-x W)), 1e-12).
 //
 // Any thread. Each row is computed alone: neither the number of rows nor a row's place changes a
-// bit. Tolerance against the double reference: 2e-6 absolute (features are at most 1).
+// bit. Tolerance against the double reference: 5e-6 absolute (features are at most 1).
 #ifndef LOLA_KERNELS_FEATURE_MAP_FEATURE_MAP_H_
 #define LOLA_KERNELS_FEATURE_MAP_FEATURE_MAP_H_
 

@@ -1,0 +1,128 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "tests/bench/kernels/limits.cc"
+#include <cstdint>
+#include <functional>
+
+#include "hwy/foreach_target.h"
+
+#include "kernels/core/cpu.h"
+#include "kernels/core/simd-inl.h"
+#include "kernels/core/thread_pool.h"
+#include "tests/bench/kernels/bench_timer.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lola::kernels {
+namespace HWY_NAMESPACE {
+
+// Twelve independent chains of fused multiply-adds; returns the operations done.
+double FmaChains(size_t steps, float* sink) {
+  const DF df;
+  VF acc[12];
+  for (VF& a : acc) a = hn::Set(df, 1.0f);
+  VF x = hn::Set(df, 0.999f);
+  VF y = hn::Set(df, 1e-3f);
+  for (size_t i = 0; i < steps; ++i) {
+    LOLA_UNROLL(12)
+    for (size_t c = 0; c < 12; ++c) acc[c] = hn::MulAdd(acc[c], x, y);
+  }
+  VF sum = hn::Zero(df);
+  for (VF& a : acc) sum = hn::Add(sum, a);
+  *sink = ReduceSum(sum);
+  return 2.0 * 12 * kLanes * static_cast<double>(steps);
+}
+
+void ReadAll(const float* data, size_t n, float* sink) {
+  const DF df;
+  VF sum[8];
+  for (VF& s : sum) s = hn::Zero(df);
+  for (size_t i = 0; i + 8 * kLanes <= n; i += 8 * kLanes) {
+    __builtin_prefetch(data + i + 512);
+    __builtin_prefetch(data + i + 512 + 4 * kLanes);
+    LOLA_UNROLL(8)
+    for (size_t c = 0; c < 8; ++c) sum[c] = hn::Add(sum[c], LoadF(data + i + c * kLanes));
+  }
+  for (size_t c = 1; c < 8; ++c) sum[0] = hn::Add(sum[0], sum[c]);
+  *sink = ReduceSum(sum[0]);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lola::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace lola::kernels {
+HWY_EXPORT(FmaChains);
+HWY_EXPORT(ReadAll);
+
+namespace {
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) double DotChains(size_t steps,
+                                                                                 float* sink) {
+  __m512 acc[12];
+  for (__m512& a : acc) a = _mm512_setzero_ps();
+  __m512i x = _mm512_set1_epi32(0x3f003f00);
+  for (size_t i = 0; i < steps; ++i) {
+#pragma GCC unroll 12
+    for (int c = 0; c < 12; ++c) acc[c] = _mm512_dpbf16_ps(acc[c], (__m512bh)x, (__m512bh)x);
+    asm volatile("" : "+v"(x));
+  }
+  for (int c = 1; c < 12; ++c) acc[0] = _mm512_add_ps(acc[0], acc[c]);
+  *sink = _mm512_reduce_add_ps(acc[0]);
+  return 4.0 * 12 * 16 * static_cast<double>(steps);
+}
+#else
+double DotChains(size_t, float*) { return 0; }
+#endif
+
+double Rate(int threads, double budget_s, const std::function<double(float*)>& work) {
+  ThreadPool pool(threads);
+  std::vector<float> sinks(64 * threads);
+  double done = 0;
+  const double seconds = bench::MedianSeconds(bench::ClockFor(threads), budget_s, [&] {
+    pool.ParallelFor(threads, [&](size_t i, int) {
+      const double operations = work(&sinks[64 * i]);
+      if (i == 0) done = operations * threads;
+    });
+  });
+  return done / seconds * 1e-9;
+}
+
+}  // namespace
+}  // namespace lola::kernels
+
+namespace lola::bench {
+
+double FmaLimitGflops(int threads, double budget_s) {
+  return kernels::Rate(threads, budget_s, [](float* sink) {
+    return HWY_DYNAMIC_DISPATCH(kernels::FmaChains)(1 << 20, sink);
+  });
+}
+
+double Bf16DotLimitGflops(int threads, double budget_s) {
+  if (!kernels::HasBf16Dot()) return 0;
+  return kernels::Rate(threads, budget_s,
+                       [](float* sink) { return kernels::DotChains(1 << 20, sink); });
+}
+
+double ReadLimitGbps(int threads, double budget_s) {
+  constexpr size_t kFloats = size_t{64} << 20;  // 256 MiB, eight times the last-level cache
+  static const std::vector<float> data(kFloats, 1.0f);
+  kernels::ThreadPool pool(threads);
+  std::vector<float> sinks(64 * threads);
+  const double seconds = MedianSeconds(ClockFor(threads), budget_s, [&] {
+    const size_t part = kFloats / threads;
+    pool.ParallelFor(threads, [&](size_t i, int) {
+      HWY_DYNAMIC_DISPATCH(kernels::ReadAll)(data.data() + i * part, part, &sinks[64 * i]);
+    });
+  });
+  return kFloats * 4 / seconds * 1e-9;
+}
+
+}  // namespace lola::bench
+#endif  // HWY_ONCE

@@ -1,0 +1,94 @@
+#include <atomic>
+#include <thread>
+
+#include "kernels/core/bf16.h"
+#include "kernels/core/check.h"
+#include "kernels/core/cpu.h"
+#include "kernels/core/thread_pool.h"
+#include "tests/kernels/kernel_test_util.h"
+
+namespace lola::kernels {
+namespace {
+
+TEST(ThreadPoolTest, RunsEveryIndexOnceWithValidWorkers) {
+  for (const int threads : {1, 2, 4}) {
+    ThreadPool pool(threads);
+    for (const size_t n : {0, 1, 2, 7, 1000}) {
+      std::vector<std::atomic<int>> seen(n);
+      std::atomic<bool> bad{false};
+      pool.ParallelFor(n, [&](size_t i, int worker) {
+        if (worker < 0 || worker >= threads) bad = true;
+        seen[i].fetch_add(1);
+      });
+      for (size_t i = 0; i < n; ++i) EXPECT_EQ(seen[i].load(), 1) << i;
+      EXPECT_FALSE(bad);
+    }
+  }
+}
+
+TEST(ThreadPoolTest, ManySmallJobsInARowAllFinish) {
+  ThreadPool pool(3);
+  std::atomic<int> total{0};
+  for (int job = 0; job < 3000; ++job) {
+    pool.ParallelFor(4, [&](size_t, int) { total.fetch_add(1, std::memory_order_relaxed); });
+  }
+  EXPECT_EQ(total.load(), 12000);
+}
+
+TEST(ThreadPoolTest, CallersFromManyThreadsNeverShareAWorker) {
+  for (const int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    std::vector<std::atomic<int>> inside(threads);
+    std::atomic<int> clashes{0};
+    std::vector<std::thread> callers;
+    for (int c = 0; c < 3; ++c) {
+      callers.emplace_back([&] {
+        for (int job = 0; job < 200; ++job) {
+          pool.ParallelFor(5, [&](size_t, int worker) {
+            if (inside[worker].fetch_add(1) != 0) ++clashes;
+            inside[worker].fetch_sub(1);
+          });
+        }
+      });
+    }
+    for (std::thread& caller : callers) caller.join();
+    EXPECT_EQ(clashes.load(), 0);
+  }
+}
+
+TEST(ThreadPoolTest, WritesOfWorkersAreVisibleToTheCaller) {
+  ThreadPool pool(4);
+  std::vector<int> data(64);
+  for (int job = 1; job < 300; ++job) {
+    pool.ParallelFor(data.size(), [&](size_t i, int) { data[i] = job; });
+    for (const int value : data) ASSERT_EQ(value, job);
+  }
+}
+
+TEST(Bf16Test, RoundsToNearestEvenAndKeepsSpecials) {
+  EXPECT_EQ(ToFloat(ToBFloat16(1.0f)), 1.0f);
+  EXPECT_EQ(ToBFloat16(std::bit_cast<float>(0x3f808000u)).bits, 0x3f80);  // tie to even
+  EXPECT_EQ(ToBFloat16(std::bit_cast<float>(0x3f818000u)).bits, 0x3f82);
+  EXPECT_EQ(ToBFloat16(std::bit_cast<float>(0x3f808001u)).bits, 0x3f81);
+  EXPECT_TRUE(std::isinf(ToFloat(ToBFloat16(INFINITY))));
+  EXPECT_TRUE(std::isinf(ToFloat(ToBFloat16(3.4e38f))));
+  EXPECT_TRUE(std::isnan(ToFloat(ToBFloat16(NAN))));
+  EXPECT_TRUE(std::isnan(ToFloat(ToBFloat16(std::bit_cast<float>(0x7f800001u)))));
+  EXPECT_EQ(std::signbit(ToFloat(ToBFloat16(-0.0f))), true);
+}
+
+TEST(CpuTest, ClassIsAKnownWordAndAgreesWithTheDotInstruction) {
+  const std::string_view name = InstructionClass();
+  EXPECT_TRUE(name == "avx512bf16" || name == "avx512" || name == "avx2" || name == "neon" ||
+              name == "scalar")
+      << name;
+  EXPECT_EQ(name == "avx512bf16", HasBf16Dot());
+}
+
+TEST(CheckDeathTest, PrintsConditionValuesAndMessage) {
+  EXPECT_DEATH(LOLA_CHECK_EQ(2 + 2, 5) << "arithmetic", "2 \\+ 2.*4 vs 5.*arithmetic");
+  LOLA_CHECK(true) << "not evaluated";
+}
+
+}  // namespace
+}  // namespace lola::kernels
