@@ -94,8 +94,9 @@ struct OptionSet::Impl {
 
   void Register(const std::string& name, const std::string& help, const std::string& shown,
                 bool is_flag, bool many, Setter set) {
-    std::string text = help + " [env " + EnvName(name) + "]";
-    if (!shown.empty()) text += " (default " + shown + ")";
+    // Const: CLI11 takes a non-const second argument for a variable to be bound, not for help.
+    const std::string text =
+        help + " [env " + EnvName(name) + "]" + (shown.empty() ? "" : " (default " + shown + ")");
     Entry& entry = entries[name];
     entry.option = is_flag ? app->add_flag("--" + name, text) : app->add_option("--" + name, text);
     if (!is_flag) {
@@ -237,7 +238,8 @@ void OptionSet::Add(std::string name, std::vector<std::string>* value, std::stri
 
 void OptionSet::AddPositional(std::string name, std::string* value, std::string help,
                               bool required) {
-  CLI::Option* option = impl_->app->add_option(name, help)->type_name("")->expected(1);
+  CLI::Option* option =
+      impl_->app->add_option(name, std::as_const(help))->type_name("")->expected(1);
   option->required(required);
   impl_->positionals.push_back({option, One([value](const std::string& text) {
                                   *value = text;
@@ -247,7 +249,8 @@ void OptionSet::AddPositional(std::string name, std::string* value, std::string 
 
 void OptionSet::AddPositionals(std::string name, std::vector<std::string>* values,
                                std::string help) {
-  CLI::Option* option = impl_->app->add_option(name, help)->type_name("")->expected(0, -1);
+  CLI::Option* option =
+      impl_->app->add_option(name, std::as_const(help))->type_name("")->expected(0, -1);
   impl_->positionals.push_back({option, [values](const std::vector<std::string>& texts) {
                                   *values = texts;
                                   return absl::OkStatus();
