@@ -23,6 +23,11 @@ class StartError(Exception):
     """A process did not come up; the message holds the end of its log."""
 
 
+def _plain_environment():
+    """Without the environment twins of flags: what the caller has set must not change the show."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LOLA_")}
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -66,8 +71,8 @@ class Process:
             log.write((" ".join(command) + "\n").encode())
             log.flush()
             # Its own session: Ctrl-C reaches the quick start only, which then ends all in order.
-            self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
-                                           stderr=log, start_new_session=True)
+            self._child = subprocess.Popen(command, env=_plain_environment(), stdout=log, stderr=log,
+                                           stdin=subprocess.DEVNULL, start_new_session=True)
 
     def wait_listening(self, seconds=START_SECONDS):
         deadline = time.monotonic() + seconds

@@ -1,0 +1,215 @@
+#!/usr/bin/python3
+"""The deployment files fit each other and the programs: flags, addresses, partitions, deadlines."""
+
+import json
+import re
+import subprocess
+import tomllib
+import unittest
+
+import yaml
+
+from paths import BINARIES, DASHBOARD, DEPLOY, ROOT
+from cluster import partition_map
+
+KUBERNETES = DEPLOY / "kubernetes"
+
+
+def seconds(text):
+    match = re.fullmatch(r"(\d+)(s|m)", str(text))
+    return int(match.group(1)) * {"s": 1, "m": 60}[match.group(2)]
+
+
+def flags_of(arguments):
+    """{"bind": "0.0.0.0:1"} of ["--bind=0.0.0.0:1"]; a flag without value is "true"."""
+    found = {}
+    for argument in arguments:
+        assert argument.startswith("--"), argument
+        name, equals, value = argument[2:].partition("=")
+        found[name] = value if equals else "true"
+    return found
+
+
+def known_flags(program):
+    done = subprocess.run([BINARIES / program, "--help"], capture_output=True, text=True, check=True)
+    return set(re.findall(r"^\s+--([a-z][a-z-]*)", done.stdout, re.MULTILINE))
+
+
+def compose():
+    return yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+
+
+def compose_commands():
+    """service -> (program, flags)"""
+    return {name: (s["command"][0], flags_of(s["command"][1:]))
+            for name, s in compose()["services"].items() if s.get("image") == "lola"}
+
+
+def manifests():
+    for file in sorted(KUBERNETES.glob("*.yaml")):
+        yield from yaml.safe_load_all(file.read_text())
+
+
+def manifest(kind, name):
+    return next(m for m in manifests() if m["kind"] == kind and m["metadata"]["name"] == name)
+
+
+def workloads():
+    for item in manifests():
+        if item["kind"] in ("Deployment", "StatefulSet"):
+            pod = item["spec"]["template"]["spec"]
+            container = pod["containers"][0]
+            yield item, pod, container, flags_of(container["args"])
+
+
+class FilesTest(unittest.TestCase):
+    def check_map(self, text, addresses):
+        """Every partition once; the shards at `addresses` (id -> address)."""
+        parsed = json.loads(text)
+        held = []
+        for shard in parsed["shards"]:
+            for part in shard["partitions"]:
+                first, _, last = part.partition("-")
+                held += range(int(first), int(last or first) + 1)
+        self.assertEqual(sorted(held), list(range(parsed["partitions"])))
+        self.assertEqual({s["id"]: s["address"] for s in parsed["shards"]}, addresses)
+
+    def test_every_yaml_and_json_file_parses(self):
+        files = [f for f in DEPLOY.rglob("*") if f.suffix in (".yaml", ".yml")]
+        self.assertGreater(len(files), 8)
+        for file in files:
+            self.assertTrue(list(yaml.safe_load_all(file.read_text())), file)
+        for file in DEPLOY.rglob("*.json"):
+            json.loads(file.read_text())
+
+    def test_programs_know_every_flag_that_is_used(self):
+        known = {}
+
+        def check(program, flags, where):
+            if program not in known:
+                known[program] = known_flags(program)
+            self.assertEqual(set(flags) - known[program], set(), f"{where}: {program}")
+
+        for service, (program, flags) in compose_commands().items():
+            check(program, flags, f"compose {service}")
+        for item, _, container, flags in workloads():
+            check(container["command"][0], flags, item["metadata"]["name"])
+        for file in (DEPLOY / "config").glob("*.toml"):
+            check(f"lola-{file.stem}", tomllib.loads(file.read_text()), file.name)
+        dockerfile = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
+        command = json.loads(re.search(r"^CMD (\[.*\])", dockerfile, re.MULTILINE).group(1))
+        check(command[0], [a[2:] for a in command if a.startswith("--")], "Dockerfile")
+
+    def test_binds_beyond_loopback_say_so(self):
+        for name, (_, flags) in compose_commands().items():
+            self.assertEqual(flags.get("insecure"), "true", name)
+        for item, _, _, flags in workloads():
+            self.assertTrue("insecure" in flags or "tls-cert" in flags, item["metadata"]["name"])
+        for ports in (s.get("ports", ()) for s in compose()["services"].values()):
+            for port in ports:
+                self.assertTrue(port.startswith("127.0.0.1:"), port)
+
+    def test_compose_names_addresses_and_files_that_exist(self):
+        commands = compose_commands()
+        shards = {f["shard-id"]: f["advertise"] for p, f in commands.values() if p == "lola-memory"}
+        self.check_map((DEPLOY / "map.json").read_text(), shards)
+        workers = {f["advertise"] for p, f in commands.values() if p == "lola-worker"}
+        self.assertEqual(set(commands["gateway"][1]["workers"].split(",")), workers)
+        scrape = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+        wanted = {f"{name}:{f['metrics-bind'].split(':')[1]}" for name, (_, f) in commands.items()}
+        targets = {t for job in scrape["scrape_configs"] for c in job["static_configs"]
+                   for t in c["targets"]}
+        self.assertEqual(targets, wanted)
+        for service in compose()["services"].values():
+            for volume in service.get("volumes", ()):
+                source = volume.split(":")[0]
+                if source.startswith("."):
+                    self.assertTrue((DEPLOY / source).exists(), source)
+                else:
+                    self.assertIn(source, compose()["volumes"])
+
+    def test_kubernetes_names_fit_each_other(self):
+        memory, worker = manifest("StatefulSet", "lola-memory"), manifest("StatefulSet",
+                                                                          "lola-worker")
+        names = [f"lola-memory-{i}" for i in range(memory["spec"]["replicas"])]
+        self.check_map(manifest("ConfigMap", "lola-map")["data"]["map.json"],
+                       {n: f"{n}.lola-memory:50071" for n in names})
+        gateway = next(f for i, _, _, f in workloads() if i["metadata"]["name"] == "lola-gateway")
+        self.assertEqual(gateway["workers"].split(","),
+                         [f"lola-worker-{i}.lola-worker:50061"
+                          for i in range(worker["spec"]["replicas"])])
+        for item, pod, container, flags in workloads():
+            ports = {p["name"]: p["containerPort"] for p in container["ports"]}
+            self.assertEqual(flags["bind"], f"0.0.0.0:{ports['grpc']}")
+            self.assertEqual(flags["metrics-bind"], f"0.0.0.0:{ports['metrics']}")
+            self.assertFalse(pod["enableServiceLinks"], item["metadata"]["name"])
+            budget = manifest("PodDisruptionBudget", item["metadata"]["name"])
+            self.assertEqual(budget["spec"]["selector"]["matchLabels"],
+                             item["spec"]["selector"]["matchLabels"])
+        listed = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["resources"]
+        self.assertEqual(set(listed), {f.name for f in KUBERNETES.glob("*.yaml")}
+                         - {"kustomization.yaml"})
+
+    def test_processes_get_the_time_to_drain(self):
+        for item, pod, container, flags in workloads():
+            before = container.get("lifecycle", {}).get("preStop", {}).get("exec", {})
+            pause = int(before.get("command", ["", "0"])[1])
+            self.assertGreater(pod["terminationGracePeriodSeconds"],
+                               seconds(flags["drain-deadline"]) + pause, item["metadata"]["name"])
+        for name, (_, flags) in compose_commands().items():
+            grace = seconds(compose()["services"][name]["stop_grace_period"])
+            self.assertGreater(grace, seconds(flags.get("drain-deadline", "10s")), name)
+
+    def test_example_map_is_what_the_quick_start_writes(self):
+        example = json.loads((DEPLOY / "config" / "map.json").read_text())
+        self.assertEqual(example, partition_map([s["address"] for s in example["shards"]]))
+
+    def test_dashboard_is_whole(self):
+        board = json.loads(DASHBOARD.read_text())
+        source = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yml")
+                                .read_text())["datasources"][0]["uid"]
+        ids = [p["id"] for p in board["panels"]]
+        self.assertEqual(len(ids), len(set(ids)))
+        taken = set()
+        for panel in board["panels"]:
+            place = panel["gridPos"]
+            cells = {(x, y) for x in range(place["x"], place["x"] + place["w"])
+                     for y in range(place["y"], place["y"] + place["h"])}
+            self.assertFalse(cells & taken, f"{panel['title']} covers another panel")
+            self.assertLessEqual(place["x"] + place["w"], 24)
+            taken |= cells
+            if panel["type"] != "row":
+                self.assertEqual(panel["datasource"]["uid"], source)
+                self.assertTrue(panel["targets"], panel["title"])
+
+    def test_prometheus_accepts_configuration_rules_and_their_tests(self):
+        for command in (["check", "config", DEPLOY / "prometheus" / "prometheus.yml"],
+                        ["check", "rules", DEPLOY / "prometheus" / "rules.yml"],
+                        ["test", "rules", ROOT / "tests" / "deploy" / "rules_test.yml"]):
+            done = subprocess.run(["promtool", *command], capture_output=True, text=True)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_every_alert_is_tested(self):
+        rules = (DEPLOY / "prometheus" / "rules.yml").read_text()
+        tests = (ROOT / "tests" / "deploy" / "rules_test.yml").read_text()
+        alerts = set(re.findall(r"- alert: (\w+)", rules))
+        self.assertEqual(alerts - set(re.findall(r"alertname: (\w+)", tests)), set())
+
+    def test_package_script_names_what_cmake_asks_for(self):
+        listed = subprocess.run([DEPLOY / "install_packages.sh", "--list"], capture_output=True,
+                                text=True, check=True).stdout
+        cmake = (ROOT / "cmake" / "LolaDependencies.cmake").read_text()
+        package = {"Protobuf": "libprotobuf-dev", "absl": "libabsl-dev", "gRPC": "libgrpc++-dev",
+                   "prometheus-cpp": "prometheus-cpp-dev", "GTest": "libgtest-dev",
+                   "benchmark": "libbenchmark-dev", "RocksDB": "librocksdb-dev",
+                   "hwy": "libhwy-dev", "nlohmann_json": "nlohmann-json3-dev",
+                   "spdlog": "libspdlog-dev", "CLI11": "libcli11-dev", "PkgConfig": "pkg-config",
+                   "CURL": "libcurl4-openssl-dev", "Threads": "g++", "Git": "git",
+                   "OpenBLAS": "libopenblas-dev", "dnnl": "libdnnl-dev", "zstd": "libzstd-dev"}
+        for name in re.findall(r"find_package\((\S+)", cmake):
+            self.assertIn(name, package, "name its Debian package here and in the script")
+            self.assertRegex(listed, rf"(?m)^{re.escape(package[name])} ")
+
+
+if __name__ == "__main__":
+    unittest.main()
