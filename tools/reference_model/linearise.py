@@ -1,4 +1,4 @@
-"""Linearises a trained teacher: attention transfer, then fine-tuning of maps and gates.
+"""Linearises a trained teacher: attention transfer, optionally fine-tuning of maps and gates.
 
 The plain Llama weights stay as they are, so softmax mode is the teacher itself. Batches
 alternate between memory at one constant distance (profile lifelong) and rotary memory
@@ -131,9 +131,9 @@ def main() -> None:
     add("--length", type=int, default=1024, help="tokens in one row")
     add("--trained-length", type=int, default=1024, help="the teacher's length")
     add("--rows", type=int, default=4, help="rows in one step")
-    add("--transfer", type=int, default=200, help="attention transfer steps")
-    add("--tune", type=int, default=60, help="fine-tuning steps of maps and gates")
-    add("--recall", type=float, default=0.3, help="weight of the self-recall loss")
+    add("--transfer", type=int, default=120, help="attention transfer steps")
+    add("--tune", type=int, default=0, help="fine-tuning steps of maps and gates")
+    add("--recall", type=float, default=0.0, help="weight of the self-recall loss")
     add("--lr", type=float, default=1e-2, help="rate of attention transfer")
     add("--tune-lr", type=float, default=2e-3, help="rate of fine-tuning")
     add("--seed", type=int, default=100, help="seed of the text")

@@ -67,6 +67,18 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(2, index[..., None].expand(*index.shape, x.shape[-1]))
 
 
+def near_count(v: Tensor, threshold: float) -> Tensor:
+    """For each value the number of values, itself included, within threshold * |v| of it.
+
+    Distances come from inner products, in float64 because they cancel.
+    """
+    wide = v.double()
+    energy = wide.square().sum(-1)
+    apart = energy[..., None] + energy[..., None, :] - 2 * wide @ wide.transpose(-1, -2)
+    # A value that equals another one up to rounding may come out a hair below zero.
+    return (apart.clamp_min(0.0) <= threshold ** 2 * energy[..., None]).sum(-1)
+
+
 class LayerMemory:
     """The LoLA state of one layer and the two things done with it: read and event."""
 
@@ -195,7 +207,5 @@ class LayerMemory:
             recalled = torch.zeros_like(v)
         score = (recalled - v).square().sum(-1)
         if settings.redundancy_threshold > 0:
-            apart = torch.cdist(v, v, compute_mode="donot_use_mm_for_euclid_dist")
-            near = apart <= settings.redundancy_threshold * v.norm(dim=-1, keepdim=True)
-            score = score / near.sum(-1)
+            score = score / near_count(v, settings.redundancy_threshold)
         return score

@@ -2,7 +2,8 @@
 
 Tiny fixtures: a random two-layer model (tests/testdata/parity/tiny_model) and, for each
 setting, the logits of a random sequence with the final memory state. Trained fixtures
-(--trained MODEL_DIR): held-out text, logits every 50th position. One softmax fixture comes
+(--trained MODEL_DIR): held-out text, logits every 50th position, no state, because equal
+bytes give equal scores in layer 0 and ties are settled by rounding. One softmax fixture comes
 from Hugging Face transformers, so the softmax path is not judged by its own author.
 """
 from __future__ import annotations
@@ -125,7 +126,8 @@ def write_set(out: Path, prefix: str, directory: Path, settings: dict[str, Setti
             other = hugging_face_logits(directory, tokens)
             worst = (other - logits).abs().max().item()
             print(f"{prefix}_{name}: largest difference to transformers {worst:.2e}")
-            assert worst < 2e-4, "softmax mode disagrees with transformers"
+            # transformers rounds rotary angles to float32, which shows at later positions.
+            assert worst < 2e-6 * tokens.shape[1], "softmax mode disagrees with transformers"
             write_fixture(out / f"{prefix}_transformers.safetensors", setting, tokens,
                           positions, other, {})
 
@@ -168,7 +170,7 @@ def main() -> None:
     write_set(args.out, "tiny", args.out / "tiny_model", TINY_SETTINGS, tokens, 8, True)
     if args.trained:
         write_set(args.out, "trained", args.trained, trained_settings(args.trained),
-                  held_out_text(args.tokens), 50, True)
+                  held_out_text(args.tokens), 50, False)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
 """Trains the softmax teacher on pass key text; seeded, resumable, one CPU core is enough.
 
-The curriculum grows the length: the model first finds the copying rule where a question
-lies close to its statement, and then only has to stretch it. Example:
+The curriculum grows the length: the model first learns to match names where questions lie
+close to their statements, and then only has to stretch that. The last stage adds a term that
+makes badly recalled pairs rare (MemoryTerm), which is what LoLA's cache looks for.
 
-    python train.py --out build/teacher --stage 192:6 --stage 384:3 --stage 1024:10
+    python train.py --out build/teacher
 """
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,51 +20,12 @@ import torch.nn.functional as F
 
 from linear_attention import FeatureMaps, rarity_loss
 from llama import Llama, ModelConfig, rotary_table, rotate
+from optim import make_optimisers
 from passkey_text import DEFAULT_TEXT, TextSource
 
 
-class Muon(torch.optim.Optimizer):
-    """Momentum whose update is orthogonalised; for the matrices inside the layers."""
-
-    def __init__(self, params, lr: float, momentum: float = 0.95):
-        super().__init__(params, {"lr": lr, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self) -> None:
-        for group in self.param_groups:
-            for p in group["params"]:
-                state = self.state[p]
-                if not state:
-                    state["m"] = torch.zeros_like(p)
-                state["m"].lerp_(p.grad, 1 - group["momentum"])
-                update = orthogonal(p.grad.lerp(state["m"], group["momentum"]))
-                scale = math.sqrt(max(1.0, p.shape[0] / p.shape[1]))
-                p.add_(update, alpha=-group["lr"] * scale)
-
-
-def orthogonal(g: torch.Tensor) -> torch.Tensor:
-    """Nearest semi-orthogonal matrix, roughly: five quintic Newton-Schulz steps."""
-    wide = g.shape[0] > g.shape[1]
-    x = g.T if wide else g
-    x = x / (x.norm() + 1e-7)
-    for _ in range(5):
-        a = x @ x.T
-        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-    return x.T if wide else x
-
-
-def make_optimisers(model: Llama, args) -> list[torch.optim.Optimizer]:
-    """Muon for layer matrices when asked for, AdamW for everything else."""
-    inner = [p for n, p in model.named_parameters() if p.dim() == 2 and ".layers." in n]
-    ids = {id(p) for p in inner} if args.muon else set()
-    rest = [p for p in model.parameters() if id(p) not in ids]
-    found = [torch.optim.AdamW(rest, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.0)]
-    if args.muon:
-        found.append(Muon(inner, lr=args.muon_lr))
-    for optimiser in found:
-        for group in optimiser.param_groups:
-            group["base"] = group["lr"]
-    return found
+CURRICULUM = ["192:6:dense=0.3,needles=3", "512:2:dense=0.1", "1024:8:dense=0.1",
+              "1024:6:dense=0.1,numbers=0.4,memory=0.3"]
 
 
 def loss_parts(model: Llama, tokens: torch.Tensor, classes: torch.Tensor):
@@ -88,28 +50,41 @@ class MemoryTerm:
             layer.self_attn.record = self.records
 
     def __call__(self, rotary: bool) -> torch.Tensor:
-        """Mean over layers of the pairs seen since the last call."""
+        """Mean over the layers of the last forward pass."""
         losses = []
         for k, v in self.records:
             k, v = k.float(), v.float()
             if rotary:
                 k = rotate(k, *rotary_table(k.shape[2], self.c.head_dim, self.c.theta))
             losses.append(rarity_loss(self.maps, k, v, self.window))
-        self.records.clear()
         return torch.stack(losses).mean()
 
 
-def parse_stages(texts: list[str]) -> list[tuple[int, float]]:
-    """'192:6' means length 192 for 6 million tokens."""
-    return [(int(t.split(":")[0]), float(t.split(":")[1]) * 1e6) for t in texts]
+@dataclass
+class Stage:
+    """One part of the curriculum; the shares and weights are those of this part."""
+
+    length: int
+    tokens: float
+    needles: float = 4
+    dense: float = 0.0
+    numbers: float = 0.25
+    memory: float = 0.0
 
 
-def stage_length(stages: list[tuple[int, float]], seen: float) -> int | None:
-    """The length in force after `seen` tokens; None when the curriculum is over."""
-    for length, tokens in stages:
-        if seen < tokens:
-            return length
-        seen -= tokens
+def parse_stage(text: str) -> Stage:
+    """'192:6:dense=0.3' is length 192 for 6 million tokens with 30 % dense documents."""
+    length, millions, *rest = text.split(":")
+    options = dict(item.split("=") for item in ",".join(rest).split(",") if item)
+    return Stage(int(length), float(millions) * 1e6, **{k: float(v) for k, v in options.items()})
+
+
+def stage_at(stages: list[Stage], seen: float) -> Stage | None:
+    """The stage in force after `seen` tokens; None when the curriculum is over."""
+    for stage in stages:
+        if seen < stage.tokens:
+            return stage
+        seen -= stage.tokens
     return None
 
 
@@ -122,7 +97,7 @@ class Run:
         torch.manual_seed(args.seed)
         self.model = Llama(self.config)
         self.optimisers = make_optimisers(self.model, args)
-        self.memory = MemoryTerm(self.model, args.window) if args.memory_weight else None
+        self.memory = MemoryTerm(self.model, args.window)
         self.source = TextSource(args.text, args.seed)
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self.file = args.out / "train.pt"
@@ -153,21 +128,22 @@ class Run:
             for group in optimiser.param_groups:
                 group["lr"] = base * factor
 
-    def train_step(self, length: int):
-        args = self.args
+    def train_step(self, stage: Stage) -> tuple[int, float, float, float]:
+        """One batch; longer stages mix in shorter texts, so that near questions stay right."""
+        args, length = self.args, stage.length
         if length > 256:
             length = int(self.source.rng.choice([length, length // 2, length // 4],
                                                 p=[0.6, 0.2, 0.2]))
         rows = max(1, args.batch_tokens // length)
-        tokens, classes = self.source.batch(rows, length + 1, args.needles,
-                                            args.number_share, args.number_documents,
-                                            args.dense)
+        tokens, classes = self.source.batch(rows, length + 1, int(stage.needles),
+                                            args.number_share, stage.numbers, stage.dense)
         tokens, classes = torch.from_numpy(tokens), torch.from_numpy(classes)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             plain, answer, right = loss_parts(self.model, tokens, classes)
         loss = plain + answer
-        if self.memory is not None:
-            loss = loss + args.memory_weight * self.memory(self.step % 2 == 0)
+        if stage.memory:
+            loss = loss + stage.memory * self.memory(self.step % 2 == 0)
+        self.memory.records.clear()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
@@ -181,22 +157,22 @@ class Run:
 def train(run: Run) -> None:
     """Steps until the curriculum ends, with a line every few seconds."""
     args = run.args
-    stages = parse_stages(args.stage)
-    total = sum(tokens for _, tokens in stages)
+    stages = [parse_stage(text) for text in args.stage]
+    total = sum(stage.tokens for stage in stages)
     saved = shown = time.time()
     recent: list = []
     stop: list = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
-    while not stop and (length := stage_length(stages, run.tokens)) is not None:
+    while not stop and (stage := stage_at(stages, run.tokens)) is not None:
         begin = time.time()
         run.set_rate(total)
-        recent.append(run.train_step(length))
+        recent.append(run.train_step(stage))
         run.seconds += time.time() - begin
         if time.time() - shown > args.log_seconds:
             # Only full-length batches count: shorter ones would flatter the figures.
-            full = [r for r in recent if r[0] == length] or recent
+            full = [r for r in recent if r[0] == stage.length] or recent
             plain, answer, right = (sum(r[i] for r in full) / len(full) for i in (1, 2, 3))
-            print(f"step {run.step} length {length} tokens {run.tokens / 1e6:.2f}M of "
+            print(f"step {run.step} length {stage.length} tokens {run.tokens / 1e6:.2f}M of "
                   f"{total / 1e6:.1f}M text {plain:.3f} answers {answer:.3f} bytes right "
                   f"{right:.3f} {run.tokens / run.seconds:.0f} tokens/s "
                   f"{run.seconds / 60:.1f} min", flush=True)
@@ -214,26 +190,24 @@ def main() -> None:
     add("--out", type=Path, default=Path("build/teacher"), help="folder of train.pt")
     add("--text", type=Path, default=DEFAULT_TEXT, help="word list file")
     add("--model", default="{}", help="JSON of ModelConfig fields that differ")
-    add("--stage", action="append", help="length:million tokens, repeat for a curriculum")
+    add("--stage", action="append", help="length:million tokens[:dense=,needles=,numbers=,"
+        "memory=], repeat for a curriculum; the default is " + " ".join(CURRICULUM))
     add("--batch-tokens", type=int, default=6144, help="tokens in one step")
-    add("--needles", type=int, default=4, help="most statements in one document")
-    add("--number-share", type=float, default=0.1, help="numeric sentences in such a document")
-    add("--number-documents", type=float, default=0.25, help="share of such documents")
-    add("--dense", type=float, default=0.0, help="share of documents without filler")
-    add("--memory-weight", type=float, default=0.0, help="weight of the memory term")
+    add("--number-share", type=float, default=0.1, 
+        help="sentences with other numbers, in documents that have any")
     add("--window", type=int, default=64, help="chunk of the memory term")
     add("--lr", type=float, default=2e-3, help="AdamW rate")
     add("--muon", action=argparse.BooleanOptionalAction, default=True, help="use Muon")
-    add("--muon-lr", type=float, default=2e-2, help="Muon rate")
+    add("--muon-lr", type=float, default=1e-2, help="Muon rate")
     add("--warmup", type=int, default=100, help="warm-up steps")
-    add("--decay", type=float, default=0.3, help="last share of tokens with falling rate")
-    add("--bf16", action=argparse.BooleanOptionalAction, default=False, help="autocast")
+    add("--decay", type=float, default=0.25, help="last share of tokens with falling rate")
+    add("--bf16", action=argparse.BooleanOptionalAction, default=True, help="autocast")
     add("--threads", type=int, default=1, help="CPU threads")
     add("--seed", type=int, default=1, help="seed of weights and data")
     add("--log-seconds", type=float, default=10, help="seconds between lines")
     add("--save-seconds", type=float, default=60, help="seconds between checkpoints")
     args = parser.parse_args()
-    args.stage = args.stage or ["192:6", "384:3", "1024:12"]
+    args.stage = args.stage or CURRICULUM
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     train(Run(args))
