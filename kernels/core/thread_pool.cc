@@ -9,6 +9,11 @@ namespace {
 
 constexpr std::chrono::microseconds kSpin{10};
 
+// Fields of ThreadPool::state_.
+constexpr uint64_t kInsideMask = 0xffff;
+constexpr uint64_t kOpen = 0x10000;
+constexpr int kJobShift = 17;
+
 inline void CpuRelax() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
@@ -70,24 +75,41 @@ void ThreadPool::ParallelFor(size_t n, const std::function<void(size_t, int)>& f
   job_ = &fn;
   job_size_ = n;
   next_index_.store(0, std::memory_order_relaxed);
-  busy_workers_.store(threads_ - 1, std::memory_order_relaxed);
   {
     std::lock_guard lock(wake_mu_);
-    generation_.fetch_add(1, std::memory_order_release);
+    ++jobs_;
+    state_.store(jobs_ << kJobShift | kOpen, std::memory_order_release);
   }
   wake_.notify_all();
   RunPieces(0);
-  const auto finished = [this] { return busy_workers_.load(std::memory_order_acquire) == 0; };
+  // No piece is left to start. Workers that slept through the job need not be waited for.
+  state_.fetch_and(~kOpen, std::memory_order_acq_rel);
+  const auto finished = [this] {
+    return (state_.load(std::memory_order_acquire) & kInsideMask) == 0;
+  };
   if (SpinUntil(finished)) return;
   std::unique_lock lock(wake_mu_);
   done_.wait(lock, finished);
+}
+
+// Enters the open job, if it is not the one already seen; false when there is none.
+bool ThreadPool::EnterJob(uint64_t& seen) {
+  uint64_t state = state_.load(std::memory_order_acquire);
+  while ((state & kOpen) != 0 && state >> kJobShift != seen) {
+    if (state_.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel)) {
+      seen = state >> kJobShift;
+      return true;
+    }
+  }
+  return false;
 }
 
 void ThreadPool::WorkerLoop(int worker) {
   uint64_t seen = 0;
   for (;;) {
     const auto has_work = [this, &seen] {
-      return generation_.load(std::memory_order_acquire) != seen ||
+      const uint64_t state = state_.load(std::memory_order_acquire);
+      return ((state & kOpen) != 0 && state >> kJobShift != seen) ||
              stopping_.load(std::memory_order_relaxed);
     };
     if (!SpinUntil(has_work)) {
@@ -95,9 +117,10 @@ void ThreadPool::WorkerLoop(int worker) {
       wake_.wait(lock, has_work);
     }
     if (stopping_.load(std::memory_order_relaxed)) return;
-    seen = generation_.load(std::memory_order_acquire);
+    if (!EnterJob(seen)) continue;
     RunPieces(worker);
-    if (busy_workers_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+    const uint64_t before = state_.fetch_sub(1, std::memory_order_acq_rel);
+    if ((before & kInsideMask) == 1 && (before & kOpen) == 0) {
       std::lock_guard lock(wake_mu_);  // the caller is either before its wait or inside it
       done_.notify_one();
     }

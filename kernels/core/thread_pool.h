@@ -38,18 +38,21 @@ class ThreadPool {
 
  private:
   void WorkerLoop(int worker);
+  bool EnterJob(uint64_t& seen);
   void RunPieces(int worker);
 
   const int threads_;
   std::mutex caller_mu_;  // one ParallelFor at a time
 
-  // Written by the caller before `generation_` grows, read by workers after they saw it grow.
+  // Written by the caller while no worker is inside, read by workers that entered the job.
   const std::function<void(size_t, int)>* job_ = nullptr;
   size_t job_size_ = 0;
+  uint64_t jobs_ = 0;
 
+  // Job number, a flag "open", and how many workers are inside. A worker enters only while the flag
+  // is up; the caller takes it down when the pieces run out and waits for those inside.
+  std::atomic<uint64_t> state_{0};
   std::atomic<size_t> next_index_{0};
-  std::atomic<int> busy_workers_{0};
-  std::atomic<uint64_t> generation_{0};
   std::atomic<bool> stopping_{false};
 
   std::mutex wake_mu_;

@@ -59,7 +59,7 @@ HWY_NOINLINE void MapRows(const FeatureMapParams& p, size_t row) {
 }
 
 void FeatureMapSimd(const FeatureMapParams& p) {
-  constexpr size_t kRows = kManyRegisters ? 12 : 4;
+  constexpr size_t kRows = kManyRegisters ? 8 : 4;
   size_t row = 0;
   for (; row + kRows <= p.rows; row += kRows) MapRows<kRows>(p, row);
   for (; row + 4 <= p.rows; row += 4) MapRows<4>(p, row);

@@ -115,16 +115,35 @@ void SinglePanels(const void* packed, size_t steps, const std::byte* panel, size
   }
 }
 
+// Rounds n values to bfloat16 pairs, the last one padded with zero.
+LOLA_BF16_DOT void RoundRow(const float* x, size_t n, uint16_t* out) {
+  size_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const __m256bh rounded = _mm512_cvtneps_pbh(_mm512_loadu_ps(x + i));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), (__m256i)rounded);
+  }
+  for (; i < n; ++i) out[i] = ToBFloat16(x[i]).bits;
+  if (n % 2 == 1) out[n] = 0;
+}
+
 void PackRows(const float* input, size_t stride, size_t rows, size_t in, void* packed) {
-  uint16_t* out = static_cast<uint16_t*>(packed);
+  constexpr size_t kPart = 512;  // values rounded before they are spread over the block
+  const size_t steps = (in + 1) / 2;
+  auto* out = static_cast<uint32_t*>(packed);
   for (size_t row = 0; row < rows;) {
     const size_t block = RowBlock(rows - row, kRowBlockMax);
     for (size_t r = 0; r < block; ++r) {
       const float* x = input + (row + r) * stride;
-      for (size_t i = 0; i < in; ++i) out[(i / 2 * block + r) * 2 + i % 2] = ToBFloat16(x[i]).bits;
-      if (in % 2 == 1) out[(in / 2 * block + r) * 2 + 1] = 0;
+      for (size_t i = 0; i < in; i += kPart) {
+        const size_t count = std::min(kPart, in - i);
+        alignas(64) uint16_t rounded[kPart];
+        RoundRow(x + i, count, rounded);
+        for (size_t s = 0; s < (count + 1) / 2; ++s) {
+          std::memcpy(out + (i / 2 + s) * block + r, rounded + 2 * s, sizeof(uint32_t));
+        }
+      }
     }
-    out += block * ((in + 1) / 2 * 2);
+    out += block * steps;
     row += block;
   }
 }
