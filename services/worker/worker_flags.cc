@@ -1,0 +1,46 @@
+#include "services/worker/worker_flags.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace lola::worker {
+
+void RegisterWorkerFlags(rpc::OptionSet& set, WorkerFlags* flags) {
+  engine::EngineOptions& engine = flags->options.engine;
+  set.Add("model", &flags->model,
+          "model directory, or random:<geometry> (tiny, 100m, llama-3.2-1b) for benchmarks");
+  set.Add("dtype", &flags->dtype, "of the weight matrices: float32 | bfloat16");
+  set.Add("threads", &flags->options.threads, "threads of the model; 0: all processors");
+  set.Add("lease", &flags->options.lease,
+          "how long a silent worker's streams stay its own, unless somebody takes over");
+  set.Add("slots", &engine.slots, "stream states in memory at the same time");
+  set.Add("slot-bytes", &flags->slot_bytes,
+          "size of a slot; 0: what the model's default settings need");
+  set.Add("open-streams", &engine.open_streams_max, "streams owned at the same time, at most");
+  set.Add("idle-demote", &engine.idle_demote, "an idle state leaves its slot after this");
+  set.Add("idle-release", &engine.idle_release,
+          "an idle stream without clients is given back after this");
+  set.Add("slot-slice", &engine.slot_slice,
+          "a running stream makes room for a waiting one after this");
+  set.Add("step-rows", &engine.step_rows, "tokens in one pass of the model, at most");
+  set.Add("prefill-rows", &engine.prefill_rows_beside_decode,
+          "of them for prefill while other streams decode");
+  set.Add("checkpoint-interval", &engine.checkpoint_tokens,
+          "tokens between automatic snapshots: what a recovery replays at most");
+  set.Add("snapshot-buffers", &engine.snapshot_buffers, "state copies on their way to shards");
+  set.Add("uncommitted-tokens", &engine.uncommitted_tokens_max,
+          "sampled tokens of a stream that the log has not acknowledged, at most");
+  set.Add("queued-operations", &engine.ops_per_stream_max, "operations of one stream, at most");
+  set.Add("queued-tokens", &engine.queued_tokens_max, "waiting client tokens, at most");
+  set.Add("shard-patience", &engine.unavailable_deadline,
+          "streams wait so long for a shard that is away");
+}
+
+WorkerOptions ToOptions(const WorkerFlags& flags) {
+  WorkerOptions options = flags.options;
+  options.engine.slot_bytes = flags.slot_bytes.value;
+  options.engine.lease_renewal = std::max(std::chrono::milliseconds(20), options.lease / 4);
+  return options;
+}
+
+}  // namespace lola::worker

@@ -1,0 +1,77 @@
+// lola.v1.Worker: an engine behind gRPC, over memory shards reached by channels. Usable in a
+// process of its own (main.cc) or inside another one.
+//
+//   auto served = LoadServedModel("models/passkey-1m", dtype);
+//   auto worker = WorkerService::Create(options, *served);
+//   auto server = Server::Start(server_options, {(*worker)->service()});
+//   (*worker)->SetAddress((*server)->address());          // before clients come
+//   ...
+//   (*worker)->Drain(deadline); server->Shutdown(grace);   // then destroy
+//
+// Every method may be called from any thread. Destroying the service without Drain loses nothing
+// that was acknowledged: it is what kill -9 does. The server must be shut down before.
+#ifndef LOLA_SERVICES_WORKER_WORKER_SERVICE_H_
+#define LOLA_SERVICES_WORKER_WORKER_SERVICE_H_
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "memory/cluster/partition_map.h"
+#include "services/engine/runtime/options.h"
+#include "services/engine/runtime/statistics.h"
+
+namespace grpc {
+class Channel;
+class Service;
+}  // namespace grpc
+
+namespace lola::engine {
+class Model;
+class Tokenizer;
+}  // namespace lola::engine
+
+namespace lola::worker {
+
+struct WorkerOptions {
+  engine::EngineOptions engine;
+  int threads = 0;  // of the model's passes; 0 = as many as the machine has processors
+  std::chrono::milliseconds lease{5'000};
+  memory::PartitionMap map = memory::PartitionMap::SingleShard("shard-0", "");
+  std::map<std::string, std::shared_ptr<grpc::Channel>> shards;  // by shard id
+};
+
+// Weights and tokenizer; several workers of one process may share them.
+struct ServedModel {
+  std::string name;
+  std::shared_ptr<const engine::Model> model;
+  std::shared_ptr<const engine::Tokenizer> tokenizer;
+};
+
+// `source`: a model directory, or "random:<geometry>" (tiny, 100m, llama-3.2-1b) for benchmarks.
+// `dtype`: "float32" or "bfloat16". Errors name the file or field and the value.
+absl::StatusOr<ServedModel> LoadServedModel(const std::string& source, const std::string& dtype);
+
+class WorkerService {
+ public:
+  // INVALID_ARGUMENT for bad options or a shard without a channel; RESOURCE_EXHAUSTED when the
+  // slots do not fit into memory.
+  static absl::StatusOr<std::unique_ptr<WorkerService>> Create(const WorkerOptions& options,
+                                                               const ServedModel& served);
+  virtual ~WorkerService() = default;
+
+  // To be registered on a server builder; owned by this object, which must outlive the server.
+  virtual grpc::Service* service() = 0;
+  // Where clients are sent to and what stream records name as owner.
+  virtual void SetAddress(const std::string& address) = 0;
+  virtual engine::EngineStatistics Stats() const = 0;
+  // Releases all streams and accepts nothing new; returns when empty or a little after the
+  // deadline. The number of streams released.
+  virtual uint32_t Drain(std::chrono::milliseconds deadline) = 0;
+};
+
+}  // namespace lola::worker
+
+#endif  // LOLA_SERVICES_WORKER_WORKER_SERVICE_H_

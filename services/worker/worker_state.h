@@ -1,0 +1,64 @@
+// What all calls of a worker share. Private to services/worker. Thread-safe.
+#ifndef LOLA_SERVICES_WORKER_WORKER_STATE_H_
+#define LOLA_SERVICES_WORKER_WORKER_STATE_H_
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "absl/status/status.h"
+#include "services/engine/runtime/engine.h"
+#include "services/rpc/status_map.h"
+#include "services/worker/shard_backend.h"
+
+namespace lola::worker {
+
+class WorkerState {
+ public:
+  WorkerState(std::shared_ptr<ShardBackend> backend,
+              std::shared_ptr<const engine::Tokenizer> tokenizer,
+              std::unique_ptr<engine::Engine> engine, std::string instance, std::string model_name)
+      : backend_(std::move(backend)),
+        tokenizer_(std::move(tokenizer)),
+        engine_(std::move(engine)),
+        instance_(std::move(instance)),
+        model_name_(std::move(model_name)) {}
+
+  engine::Engine& engine() { return *engine_; }
+  const std::shared_ptr<ShardBackend>& backend() const { return backend_; }
+  const std::shared_ptr<const engine::Tokenizer>& tokenizer() const { return tokenizer_; }
+  const std::string& instance() const { return instance_; }
+  const std::string& model_name() const { return model_name_; }
+
+  std::string address() const {
+    std::lock_guard lock(mu_);
+    return address_;
+  }
+  void SetAddress(const std::string& address) {
+    backend_->SetAddress(address);
+    std::lock_guard lock(mu_);
+    address_ = address;
+  }
+
+ private:
+  const std::shared_ptr<ShardBackend> backend_;
+  const std::shared_ptr<const engine::Tokenizer> tokenizer_;
+  const std::unique_ptr<engine::Engine> engine_;
+  const std::string instance_;
+  const std::string model_name_;
+  mutable std::mutex mu_;
+  std::string address_;  // guarded by mu_
+};
+
+// RESOURCE_EXHAUSTED carries when to try again, as a fact programs can read.
+inline absl::Status WithHint(absl::Status status, const engine::EngineOptions& options) {
+  if (absl::IsResourceExhausted(status)) {
+    rpc::SetDetail(status, rpc::kRetryAfterMsDetail, std::to_string(options.retry_hint.count()));
+  }
+  return status;
+}
+
+}  // namespace lola::worker
+
+#endif  // LOLA_SERVICES_WORKER_WORKER_STATE_H_
