@@ -17,7 +17,9 @@ namespace {
 using Json = nlohmann::json;
 
 const char kParityDir[] = LOLA_SOURCE_DIR "/tests/testdata/parity";
+const char kTrainedModel[] = LOLA_SOURCE_DIR "/models/passkey-1m";
 constexpr double kLogitTolerance = 1e-4;  // fp32, largest absolute difference
+constexpr double kStateTolerance = 1e-4;  // of the largest element
 
 // One fixture file: settings, tokens, expected logits and, except for softmax, the final state.
 class Fixture {
@@ -79,6 +81,12 @@ double LargestDifference(const float* a, const float* b, size_t count) {
   return worst;
 }
 
+double LargestValue(const std::vector<float>& values) {
+  double largest = 1.0;
+  for (const float value : values) largest = std::max(largest, std::fabs(double{value}));
+  return largest;
+}
+
 // H, s, counts and the cached positions of every head.
 void CheckState(const Fixture& fixture, TestStream& stream, const memory::ModelGeometry& g) {
   const memory::StreamState state = stream.state();
@@ -98,11 +106,13 @@ void CheckState(const Fixture& fixture, TestStream& stream, const memory::ModelG
     const memory::LayerOffsets& offsets = stream.layout().layer(layer);
     const auto* mine_h = reinterpret_cast<const float*>(stream.record().data() + offsets.h);
     const auto* mine_s = reinterpret_cast<const float*>(stream.record().data() + offsets.s);
-    EXPECT_LE(LargestDifference(mine_h, h.data(), h.size()), 2e-3);
+    // Sums of many terms: the tolerance follows their size.
+    EXPECT_LE(LargestDifference(mine_h, h.data(), h.size()), kStateTolerance * LargestValue(h));
+    const double s_tolerance = kStateTolerance * LargestValue(s);
     for (uint32_t head = 0; head < g.query_heads; ++head) {
       EXPECT_LE(
           LargestDifference(mine_s + head * 2 * features, s.data() + head * features, features),
-          2e-4)
+          s_tolerance)
           << "head " << head;
       const memory::HeadView view = state.InspectHead(layer, head);
       EXPECT_EQ(view.absorbed, static_cast<uint64_t>(n[head])) << "head " << head;
@@ -116,12 +126,33 @@ void CheckState(const Fixture& fixture, TestStream& stream, const memory::ModelG
   }
 }
 
+// transformers computes rotary angles in float32, the reference and the engine in float64: at
+// position 2000 its angles are off by about 1e-4. The engine may differ from it by as much as the
+// reference does, and no more than the tolerance on top. Zero for the reference's own fixtures.
+std::vector<double> OtherForwardsDifference(std::string name, const std::vector<float>& expected,
+                                            size_t vocab) {
+  std::vector<double> apart(expected.size() / vocab, 0.0);
+  const size_t at = name.find("_transformers");
+  if (at == std::string::npos) return apart;
+  const Fixture reference(std::string(kParityDir) + "/" + name.substr(0, at) +
+                          "_softmax.safetensors");
+  const auto logits = reference.Values<float>("logits");
+  EXPECT_EQ(logits.size(), expected.size());
+  for (size_t i = 0; i < apart.size(); ++i) {
+    apart[i] = LargestDifference(logits.data() + i * vocab, expected.data() + i * vocab, vocab);
+    EXPECT_LE(apart[i], 2e-3);
+  }
+  return apart;
+}
+
 class Parity : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(Parity, LogitsAndStateEqualTheReference) {
   const std::string path = std::string(kParityDir) + "/" + GetParam() + ".safetensors";
   const Fixture fixture(path);
-  const auto model = Model::Load(std::string(kParityDir) + "/tiny_model", {});
+  const bool tiny = GetParam().starts_with("tiny_");
+  const auto model =
+      Model::Load(tiny ? std::string(kParityDir) + "/tiny_model" : std::string(kTrainedModel), {});
   ASSERT_TRUE(model.ok()) << model.status();
   const auto tokens = fixture.Values<int32_t>("tokens");
   const auto positions = fixture.Values<int32_t>("positions");
@@ -131,11 +162,12 @@ TEST_P(Parity, LogitsAndStateEqualTheReference) {
   kernels::ThreadPool pool(2);
   StepWorkspace workspace(**model, 96, 2);
   const std::vector<float> logits = stream.Feed(tokens, 96, workspace, pool);
+  const std::vector<double> apart = OtherForwardsDifference(GetParam(), expected, vocab);
   double worst = 0.0;
   for (size_t i = 0; i < positions.size(); ++i) {
     const double difference =
         LargestDifference(logits.data() + positions[i] * vocab, expected.data() + i * vocab, vocab);
-    EXPECT_LE(difference, kLogitTolerance) << "position " << positions[i];
+    EXPECT_LE(difference, kLogitTolerance + apart[i]) << "position " << positions[i];
     worst = std::max(worst, difference);
   }
   std::printf("%s: largest logit difference %.2e over %zu positions\n", GetParam().c_str(), worst,
@@ -147,15 +179,13 @@ std::vector<std::string> Fixtures() {
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(kParityDir)) {
     const std::string name = entry.path().stem();
-    if (entry.path().extension() == ".safetensors" && name.starts_with("tiny_")) {
-      names.push_back(name);
-    }
+    if (entry.path().extension() == ".safetensors") names.push_back(name);
   }
   std::sort(names.begin(), names.end());
   return names;
 }
 
-INSTANTIATE_TEST_SUITE_P(Tiny, Parity, ::testing::ValuesIn(Fixtures()),
+INSTANTIATE_TEST_SUITE_P(Fixtures, Parity, ::testing::ValuesIn(Fixtures()),
                          [](const auto& info) { return info.param; });
 
 TEST(ParityFixtures, CoverEveryModeAndProfile) {
