@@ -146,7 +146,8 @@ class GrpcShardBackend final : public ShardBackend {
 
   void ReadTokens(std::string stream_id, uint64_t from, uint64_t to,
                   Callback<std::vector<engine::TokenRun>> done) override {
-    StartReadTokens(Stub(stream_id), std::move(stream_id), from, to, options_.transfer_deadline,
+    v1::Memory::Stub& stub = Stub(stream_id);  // before the id moves: arguments have no order
+    StartReadTokens(stub, std::move(stream_id), from, to, options_.transfer_deadline,
                     std::move(done));
   }
 
