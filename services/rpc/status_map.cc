@@ -10,8 +10,8 @@
 namespace lola::rpc {
 namespace {
 
-// The prefix keeps our details apart from payloads of others.
-constexpr char kPrefix[] = "lola/";
+// The prefix keeps our details apart from payloads of others; the store sets some of them itself.
+constexpr char kPrefix[] = "lola.v1/";
 
 bool ValidKey(std::string_view key) {
   for (const char c : key) {

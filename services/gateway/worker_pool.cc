@@ -1,0 +1,175 @@
+#include "services/gateway/worker_pool.h"
+
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+
+#include <utility>
+
+#include "services/rpc/logging.h"
+#include "services/rpc/status_map.h"
+#include "xxhash.h"
+
+namespace lola::gateway {
+namespace {
+
+constexpr std::chrono::milliseconds kAnswerWithin{1000};
+
+uint64_t Weight(std::string_view stream_id, const std::string& address) {
+  return XXH64(stream_id.data(), stream_id.size(), XXH64(address.data(), address.size(), 0));
+}
+
+}  // namespace
+
+WorkerPool::WorkerPool(std::vector<WorkerEndpoint> workers, std::chrono::milliseconds poll_every)
+    : poll_every_(poll_every) {
+  for (WorkerEndpoint& endpoint : workers) {
+    Worker& worker = workers_[endpoint.address];
+    worker.stub = v1::Worker::NewStub(endpoint.channel);
+    worker.status.set_address(endpoint.address);
+    worker.status.set_problem("not asked yet");
+  }
+}
+
+WorkerPool::~WorkerPool() { Stop(); }
+
+void WorkerPool::Start() {
+  thread_ = std::thread([this] { Loop(); });
+}
+
+void WorkerPool::Stop() {
+  {
+    std::lock_guard lock(mu_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void WorkerPool::Loop() {
+  while (true) {
+    Poll();
+    std::unique_lock lock(mu_);
+    if (wake_.wait_for(lock, poll_every_, [this] { return stopping_; })) return;
+  }
+}
+
+void WorkerPool::Poll() {
+  // All are asked at the same time, so that a dead one does not delay news of the others.
+  struct Question {
+    grpc::ClientContext context;
+    v1::DescribeWorkerRequest request;
+    v1::WorkerInfo info;
+    grpc::Status status;
+  };
+  std::vector<std::unique_ptr<Question>> questions;
+  std::mutex mu;
+  std::condition_variable answered;
+  size_t waiting = workers_.size();
+  for (auto& [address, worker] : workers_) {
+    Question* question = questions.emplace_back(std::make_unique<Question>()).get();
+    question->context.set_deadline(std::chrono::system_clock::now() + kAnswerWithin);
+    worker.stub->async()->DescribeWorker(&question->context, &question->request, &question->info,
+                                         [&, question](grpc::Status status) {
+                                           std::lock_guard lock(mu);
+                                           question->status = std::move(status);
+                                           if (--waiting == 0) answered.notify_all();
+                                         });
+  }
+  {
+    std::unique_lock lock(mu);
+    answered.wait(lock, [&] { return waiting == 0; });
+  }
+  size_t index = 0;
+  bool model_known = Model().has_value();
+  for (auto& [address, worker] : workers_) {
+    Question& question = *questions[index++];
+    const bool healthy = question.status.ok();
+    bool changed;
+    {
+      std::lock_guard lock(mu_);
+      changed = worker.status.healthy() != healthy;
+      worker.status.set_healthy(healthy);
+      worker.status.set_problem(healthy ? "" : question.status.error_message());
+      if (healthy) *worker.status.mutable_info() = std::move(question.info);
+    }
+    if (changed) {
+      rpc::LogInfo(healthy ? "worker answers" : "worker does not answer",
+                   {{"worker", address}, {"problem", question.status.error_message()}});
+    }
+    if (healthy && !model_known) {
+      AskModel(worker);
+      model_known = Model().has_value();
+    }
+  }
+}
+
+void WorkerPool::AskModel(Worker& worker) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kAnswerWithin);
+  v1::ModelInfo info;
+  if (!worker.stub->DescribeModel(&context, {}, &info).ok()) return;
+  std::lock_guard lock(mu_);
+  model_ = std::move(info);
+}
+
+v1::Worker::Stub* WorkerPool::stub(const std::string& address) const {
+  const auto found = workers_.find(address);
+  return found == workers_.end() ? nullptr : found->second.stub.get();
+}
+
+bool WorkerPool::Usable(const std::string& address) const {
+  std::lock_guard lock(mu_);
+  const auto found = workers_.find(address);
+  return found != workers_.end() && found->second.status.healthy() &&
+         !found->second.status.info().draining();
+}
+
+std::optional<std::string> WorkerPool::Pick(std::string_view stream_id,
+                                            const std::set<std::string>& except) const {
+  std::optional<std::string> best;
+  uint64_t best_weight = 0;
+  std::lock_guard lock(mu_);
+  for (const auto& [address, worker] : workers_) {
+    if (!worker.status.healthy() || worker.status.info().draining()) continue;
+    if (except.count(address) != 0) continue;
+    const uint64_t weight = Weight(stream_id, address);
+    if (best.has_value() && weight <= best_weight) continue;
+    best = address;
+    best_weight = weight;
+  }
+  return best;
+}
+
+void WorkerPool::ReportFailure(const std::string& address, const absl::Status& status) {
+  std::lock_guard lock(mu_);
+  const auto found = workers_.find(address);
+  if (found == workers_.end()) return;
+  found->second.status.set_healthy(false);
+  found->second.status.set_problem(std::string(status.message()));
+}
+
+std::vector<v1::WorkerStatus> WorkerPool::Statuses() const {
+  std::vector<v1::WorkerStatus> statuses;
+  std::lock_guard lock(mu_);
+  for (const auto& [address, worker] : workers_) statuses.push_back(worker.status);
+  return statuses;
+}
+
+std::optional<v1::ModelInfo> WorkerPool::Model() const {
+  std::lock_guard lock(mu_);
+  return model_;
+}
+
+uint32_t WorkerPool::Vocabulary() const {
+  std::lock_guard lock(mu_);
+  return model_.has_value() ? model_->vocab() : 0;
+}
+
+size_t WorkerPool::healthy() const {
+  size_t count = 0;
+  std::lock_guard lock(mu_);
+  for (const auto& [address, worker] : workers_) count += worker.status.healthy() ? 1 : 0;
+  return count;
+}
+
+}  // namespace lola::gateway

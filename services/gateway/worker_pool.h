@@ -1,0 +1,79 @@
+// The workers this gateway knows: their channels, whether they answer, which one a stream without
+// an owner goes to. Thread-safe. Workers are asked how they are once a second; a caller that saw
+// one fail says so at once.
+#ifndef LOLA_SERVICES_GATEWAY_WORKER_POOL_H_
+#define LOLA_SERVICES_GATEWAY_WORKER_POOL_H_
+
+#include <chrono>
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "lola/v1/cluster.pb.h"
+#include "lola/v1/inference.pb.h"
+#include "lola/v1/worker.grpc.pb.h"
+
+namespace lola::gateway {
+
+struct WorkerEndpoint {
+  std::string address;
+  std::shared_ptr<grpc::Channel> channel;
+};
+
+class WorkerPool {
+ public:
+  WorkerPool(std::vector<WorkerEndpoint> workers, std::chrono::milliseconds poll_every);
+  ~WorkerPool();
+
+  // One round of questions, then one every `poll_every` on a thread of the pool's own.
+  void Start();
+  void Stop();
+
+  // Null when no worker has this address.
+  v1::Worker::Stub* stub(const std::string& address) const;
+  bool Known(const std::string& address) const { return stub(address) != nullptr; }
+  // Answers and is not draining, as far as known.
+  bool Usable(const std::string& address) const;
+  // The healthy worker with the highest hash for this stream that is not in `except`; when none is
+  // healthy, nullopt.
+  std::optional<std::string> Pick(std::string_view stream_id,
+                                  const std::set<std::string>& except) const;
+  void ReportFailure(const std::string& address, const absl::Status& status);
+
+  std::vector<v1::WorkerStatus> Statuses() const;
+  // What the workers serve, from the first that told; nullopt before.
+  std::optional<v1::ModelInfo> Model() const;
+  uint32_t Vocabulary() const;  // 0 = not known yet
+  size_t size() const { return workers_.size(); }
+  size_t healthy() const;
+
+ private:
+  struct Worker {
+    std::unique_ptr<v1::Worker::Stub> stub;
+    v1::WorkerStatus status;
+  };
+
+  void Loop();
+  void Poll();
+  void AskModel(Worker& worker);
+
+  const std::chrono::milliseconds poll_every_;
+  mutable std::mutex mu_;
+  std::condition_variable wake_;
+  bool stopping_ = false;                  // guarded by mu_
+  std::map<std::string, Worker> workers_;  // keys and stubs constant; status guarded by mu_
+  std::optional<v1::ModelInfo> model_;     // guarded by mu_
+  std::thread thread_;
+};
+
+}  // namespace lola::gateway
+
+#endif  // LOLA_SERVICES_GATEWAY_WORKER_POOL_H_
