@@ -3,8 +3,7 @@
 #include <xxhash.h>
 
 #include <bit>
-
-#include "memory/stream/stream_state.h"
+#include <cstring>
 
 namespace lola::engine {
 
@@ -54,10 +53,12 @@ void Fingerprint::AddTensor(std::string_view name, const TensorView& tensor) {
   XXH3_128bits_update(state_->hash, tensor.data.data(), tensor.data.size());
 }
 
-std::string Fingerprint::Hex() const {
+std::array<std::byte, 16> Fingerprint::Digest() const {
   XXH128_canonical_t canonical;
   XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state_->hash));
-  return memory::ToHex(std::as_bytes(std::span(canonical.digest)));
+  std::array<std::byte, 16> digest;
+  std::memcpy(digest.data(), canonical.digest, digest.size());
+  return digest;
 }
 
 }  // namespace lola::engine

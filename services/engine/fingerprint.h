@@ -3,9 +3,10 @@
 #ifndef LOLA_SERVICES_ENGINE_FINGERPRINT_H_
 #define LOLA_SERVICES_ENGINE_FINGERPRINT_H_
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <string_view>
 
 #include "kernels/core/bf16.h"
@@ -24,7 +25,7 @@ class Fingerprint {
   void AddValue(std::string_view name, uint64_t value);
   // Name, dtype, shape and bytes. Call in name order.
   void AddTensor(std::string_view name, const TensorView& tensor);
-  std::string Hex() const;  // 32 digits
+  std::array<std::byte, 16> Digest() const;  // canonical byte order
 
  private:
   struct State;

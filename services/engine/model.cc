@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "memory/stream/stream_state.h"
 #include "memory/text.h"
 #include "services/engine/model_impl.h"
 
@@ -66,6 +67,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& model_dir,
   impl->config = *std::move(config);
   impl->dtype = options.dtype;
   impl->weights = *std::move(weights);
+  impl->fingerprint_hex = memory::ToHex(impl->weights.fingerprint);
   impl->frequencies = kernels::RopeFrequencies(impl->config.geometry.head_dim,
                                                impl->config.rope_theta, impl->config.rope_scaling);
   return std::unique_ptr<Model>(new Model(std::move(impl)));
@@ -79,13 +81,17 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Random(const ModelConfig& config, 
   impl->config = config;
   impl->dtype = options.dtype;
   impl->weights = RandomWeights(config, seed, options.dtype);
+  impl->fingerprint_hex = memory::ToHex(impl->weights.fingerprint);
   impl->frequencies =
       kernels::RopeFrequencies(config.geometry.head_dim, config.rope_theta, config.rope_scaling);
   return std::unique_ptr<Model>(new Model(std::move(impl)));
 }
 
 const ModelConfig& Model::config() const { return impl_->config; }
-const std::string& Model::fingerprint() const { return impl_->weights.fingerprint; }
+const std::string& Model::fingerprint() const { return impl_->fingerprint_hex; }
+const std::array<std::byte, 16>& Model::fingerprint_bytes() const {
+  return impl_->weights.fingerprint;
+}
 WeightDtype Model::dtype() const { return impl_->dtype; }
 uint64_t Model::parameters() const { return impl_->weights.parameters; }
 uint64_t Model::weight_bytes() const { return impl_->weights.bytes; }

@@ -7,6 +7,7 @@
 #ifndef LOLA_SERVICES_ENGINE_MODEL_H_
 #define LOLA_SERVICES_ENGINE_MODEL_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -102,6 +103,8 @@ class Model {
   // 32 hex digits: XXH3-128 over configuration and all tensors in name order, packing excluded
   // except for the dtype, which changes results.
   const std::string& fingerprint() const;
+  // The same as 16 bytes, as record headers hold it.
+  const std::array<std::byte, 16>& fingerprint_bytes() const;
   WeightDtype dtype() const;
   uint64_t parameters() const;
   uint64_t weight_bytes() const;

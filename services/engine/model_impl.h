@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "kernels/rope/rope.h"
@@ -20,6 +21,7 @@ struct Model::Impl {
   ModelConfig config;
   WeightDtype dtype;
   ModelWeights weights;
+  std::string fingerprint_hex;
   std::vector<double> frequencies;  // [head_dim / 2]
 };
 

@@ -209,7 +209,7 @@ absl::StatusOr<ModelWeights> LoadWeights(const std::string& model_dir, const Mod
   }
   Fingerprint fingerprint(config, dtype);
   for (const auto& [name, tensor] : files->tensors()) fingerprint.AddTensor(name, tensor);
-  weights->fingerprint = fingerprint.Hex();
+  weights->fingerprint = fingerprint.Digest();
   return weights;
 }
 
@@ -222,7 +222,7 @@ ModelWeights RandomWeights(const ModelConfig& config, uint64_t seed, Dtype dtype
   ModelWeights weights = *Builder(config, dtype, source).Build();  // never fails: nothing is read
   Fingerprint fingerprint(config, dtype);
   fingerprint.AddValue("random seed", seed);
-  weights.fingerprint = fingerprint.Hex();
+  weights.fingerprint = fingerprint.Digest();
   return weights;
 }
 

@@ -3,6 +3,8 @@
 #ifndef LOLA_SERVICES_ENGINE_WEIGHTS_H_
 #define LOLA_SERVICES_ENGINE_WEIGHTS_H_
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -32,7 +34,7 @@ struct ModelWeights {
   std::vector<float> norm;     // [hidden]
   kernels::PackedMatrix head;  // [vocab, hidden]
 
-  std::string fingerprint;  // 32 hex digits
+  std::array<std::byte, 16> fingerprint{};
   uint64_t parameters = 0;  // tied ones counted once
   uint64_t bytes = 0;
 

@@ -11,7 +11,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/softmax/softmax.h"
-#include "memory/snapshot/preface.h"
 #include "memory/stream/arena.h"
 #include "memory/stream/stream_state.h"
 #include "memory/text.h"
@@ -117,7 +116,7 @@ bool Worker::TakeDocument(Reading& reading) {
   reading.tokens = {*s_.model.config().bos};
   reading.tokens.insert(reading.tokens.end(), ids->begin(), ids->end());
   memory::StreamState state(&s_.layout, arena_->record(reading.slot));
-  state.Reset(*memory::HashFromHex(s_.model.fingerprint(), "fingerprint"));
+  state.Reset(s_.model.fingerprint_bytes());
   return true;
 }
 

@@ -9,7 +9,6 @@
 #include <span>
 #include <vector>
 
-#include "memory/snapshot/preface.h"
 #include "memory/stream/arena.h"
 #include "memory/stream/stream_state.h"
 #include "services/engine/model.h"
@@ -32,7 +31,7 @@ class TestStream {
     EXPECT_TRUE(arena.ok()) << arena.status();
     arena_ = *std::move(arena);
     slot_ = *arena_->Acquire();
-    state().Reset(*memory::HashFromHex(model.fingerprint(), "fingerprint"));
+    state().Reset(model.fingerprint_bytes());
   }
 
   const memory::StateLayout& layout() const { return layout_; }
