@@ -1,5 +1,7 @@
 // Matrix products beside the limits of the same run and beside OpenBLAS and oneDNN where the build
 // found them. Checks every product against the reference before timing it.
+//
+//   gemm_bench [--smoke | --threads 1 | --threads 2]
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -94,7 +96,8 @@ bool Run(const Shape& s, Dtype dtype, int threads, const Limits& limits, double 
   return true;
 }
 
-int Main(bool smoke) {
+// threads 0: one, then two.
+int Main(bool smoke, int only_threads) {
   std::printf("instruction class %s\n", std::string(kernels::InstructionClass()).c_str());
   if (smoke) {
     bool ok = true;
@@ -107,6 +110,7 @@ int Main(bool smoke) {
   }
   bool ok = true;
   for (const int threads : {1, 2}) {
+    if (only_threads != 0 && threads != only_threads) continue;
     for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16}) {
       for (const Shape& s : {Shape{1, 4096, 14336}, Shape{1, 2048, 8192}, Shape{8, 2048, 8192},
                              Shape{64, 2048, 8192}, Shape{512, 2048, 2048}, Shape{64, 128, 352},
@@ -127,7 +131,12 @@ int Main(bool smoke) {
 }  // namespace lola::bench
 
 int main(int argc, char** argv) {
+  setvbuf(stdout, nullptr, _IOLBF, 0);
   // OpenBLAS does not know this processor and would pick kernels for an older one.
   setenv("OPENBLAS_CORETYPE", "SkylakeX", 0);
-  return lola::bench::Main(argc > 1 && std::strcmp(argv[1], "--smoke") == 0);
+  const auto is = [&](int i, const char* word) {
+    return argc > i && std::strcmp(argv[i], word) == 0;
+  };
+  const int threads = is(1, "--threads") && argc > 2 ? std::atoi(argv[2]) : 0;
+  return lola::bench::Main(is(1, "--smoke"), threads);
 }
