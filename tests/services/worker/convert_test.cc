@@ -1,0 +1,104 @@
+#include "services/worker/convert.h"
+
+#include <gtest/gtest.h>
+
+namespace lola::worker {
+namespace {
+
+TEST(Convert, AnEmptyRequestLeavesSettingsToTheModel) {
+  auto settings = RequestedSettings({}, memory::LolaSettings::LifelongProfile());
+  ASSERT_TRUE(settings.ok());
+  EXPECT_FALSE(settings->has_value());
+}
+
+TEST(Convert, AProfileSetsItsPartsAndKeepsTheModelsSizes) {
+  memory::LolaSettings defaults = memory::LolaSettings::LifelongProfile();
+  defaults.cache_pairs = 40;
+  v1::LolaSettings message;
+  message.set_profile("paper");
+  auto settings = RequestedSettings(message, defaults);
+  ASSERT_TRUE(settings.ok() && settings->has_value());
+  EXPECT_EQ((*settings)->memory_positions, memory::MemoryPositions::kRotary);
+  EXPECT_EQ((*settings)->mass_cap, 0u);
+  EXPECT_EQ((*settings)->redundancy_threshold, 0.0f);
+  EXPECT_EQ((*settings)->cache_pairs, 40u);
+  EXPECT_EQ((*settings)->profile, "paper");
+  message.set_profile("psychic");
+  EXPECT_TRUE(absl::IsInvalidArgument(RequestedSettings(message, defaults).status()));
+}
+
+TEST(Convert, SingleFieldsOverrideAndZeroCanBeAsked) {
+  v1::LolaSettings message;
+  message.set_cache_pairs(0);
+  message.set_window(32);
+  message.set_chunk(16);
+  message.set_score("recency");
+  message.set_cache_dtype("bfloat16");
+  auto settings = RequestedSettings(message, memory::LolaSettings::LifelongProfile());
+  ASSERT_TRUE(settings.ok() && settings->has_value());
+  EXPECT_EQ((*settings)->cache_pairs, 0u);
+  EXPECT_EQ((*settings)->window, 32u);
+  EXPECT_EQ((*settings)->chunk, 16u);
+  EXPECT_EQ((*settings)->score, memory::Score::kRecency);
+  EXPECT_EQ((*settings)->cache_dtype, kernels::Dtype::kBFloat16);
+  EXPECT_EQ((*settings)->profile, "custom");
+  message.set_score("guess");
+  const absl::Status status =
+      RequestedSettings(message, memory::LolaSettings::LifelongProfile()).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status));
+  EXPECT_NE(status.message().find("guess"), std::string::npos) << status;
+}
+
+TEST(Convert, RecordsSurviveTheRoundTrip) {
+  engine::StreamRecord record;
+  record.stream_id = "s";
+  record.stream_uid = "u";
+  record.labels = {{"a", "b"}};
+  record.model_fingerprint = "f";
+  record.settings = memory::LolaSettings::PaperProfile();
+  record.settings.cache_pairs_per_layer = {1, 2, 3};
+  record.settings.memory_distance = 7;
+  record.sampling.temperature = 0.5f;
+  record.sampling.seed = 99;
+  record.committed_position = 1234;
+  record.owner_epoch = 5;
+  record.snapshots = {{"blob", 1000, std::string(16, 'x'), 77, "name", 88}};
+  auto again = FromProto(ToProto(record));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->settings.ToString(), record.settings.ToString());
+  EXPECT_TRUE(again->settings == record.settings);
+  EXPECT_EQ(again->sampling.seed, 99u);
+  EXPECT_EQ(again->sampling.temperature, 0.5f);
+  EXPECT_EQ(again->labels, record.labels);
+  ASSERT_EQ(again->snapshots.size(), 1u);
+  EXPECT_EQ(again->snapshots[0].name, "name");
+  EXPECT_EQ(again->snapshots[0].position, 1000u);
+  for (auto settings :
+       {memory::LolaSettings::LifelongProfile(), memory::LolaSettings::SoftmaxProfile(512)}) {
+    auto same = RecordSettings(ToProto(settings));
+    ASSERT_TRUE(same.ok()) << same.status();
+    EXPECT_TRUE(*same == settings) << same->ToString() << " / " << settings.ToString();
+  }
+}
+
+TEST(Convert, OperationsAreCheckedByName) {
+  const auto tokenizer = engine::MakeByteTokenizer();
+  v1::WorkerOp op;
+  op.mutable_append()->set_text("\xff\xfe");
+  EXPECT_TRUE(absl::IsInvalidArgument(AppendFromProto(op, *tokenizer).status()));
+  op.mutable_append()->set_text(std::string(3 << 20, 'a'));
+  EXPECT_TRUE(absl::IsInvalidArgument(AppendFromProto(op, *tokenizer).status()));
+  op.mutable_append()->set_text("abc");
+  op.set_has_base(true);
+  op.set_base_position(9);
+  auto append = AppendFromProto(op, *tokenizer);
+  ASSERT_TRUE(append.ok());
+  EXPECT_EQ(append->ids, std::vector<int32_t>({'a', 'b', 'c'}));
+  EXPECT_EQ(append->base, 9u);
+  op.mutable_generate()->set_max_tokens(0);
+  const absl::Status status = GenerateFromProto(op).status();
+  EXPECT_NE(status.message().find("max_tokens"), std::string::npos) << status;
+}
+
+}  // namespace
+}  // namespace lola::worker
