@@ -75,6 +75,12 @@ class Scheduler {
 
   // Attach.
   void StartAttach(const AttachmentPtr& attachment);
+  void JoinStream(const AttachmentPtr& attachment, const StreamPtr& s);
+  // Finds or opens a stream and makes sure that it is (still) ours: what this worker holds may be
+  // stale when another one took over while nothing was written here.
+  using WithStream = std::function<void(absl::StatusOr<StreamPtr>)>;
+  void OwnStream(const std::string& id, bool takeover, const AttachRequest* create,
+                 const std::shared_ptr<Backoff>& backoff, WithStream then);
   absl::Status CheckAttach(const AttachRequest& request, const Stream& stream) const;
   absl::StatusOr<StreamPtr> OpenStream(const std::string& id, bool takeover,
                                        const AttachRequest* create);

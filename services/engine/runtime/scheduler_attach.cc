@@ -9,9 +9,16 @@ namespace lola::engine {
 void Scheduler::StartAttach(const AttachmentPtr& attachment) {
   attachments_[attachment->id] = attachment;
   const AttachRequest& request = attachment->request;
-  auto opened = OpenStream(request.stream_id, request.takeover, &request);
-  if (!opened.ok()) return FailAttachment(attachment, opened.status());
-  const StreamPtr s = *opened;
+  OwnStream(request.stream_id, request.takeover, &request, std::make_shared<Backoff>(),
+            [this, attachment](absl::StatusOr<StreamPtr> s) {
+              if (!attachments_.contains(attachment->id)) return;  // detached meanwhile
+              if (!s.ok()) return FailAttachment(attachment, s.status());
+              JoinStream(attachment, *s);
+            });
+}
+
+void Scheduler::JoinStream(const AttachmentPtr& attachment, const StreamPtr& s) {
+  const AttachRequest& request = attachment->request;
   if (s->closing) {
     const std::string target = s->closing->target;
     ForgetAttachment(attachment);
@@ -30,6 +37,33 @@ void Scheduler::StartAttach(const AttachmentPtr& attachment) {
   } else if (s->phase == Phase::kParked) {
     NeedSlot(s);
   }
+  for (auto& op : std::exchange(attachment->early, {})) {
+    queued_tokens_ -= op->ids.size();
+    AddOp(attachment->id, std::move(op));
+  }
+}
+
+void Scheduler::OwnStream(const std::string& id, bool takeover, const AttachRequest* create,
+                          const std::shared_ptr<Backoff>& backoff, WithStream then) {
+  absl::StatusOr<StreamPtr> opened = OpenStream(id, takeover, create);
+  if (!opened.ok() || (*opened)->phase == Phase::kAcquiring || (*opened)->closing) {
+    return then(std::move(opened));
+  }
+  // `create` may point into a request that is gone by then: a stream that exists needs none, unless
+  // it is lost and opened anew.
+  auto request = create == nullptr ? nullptr : std::make_shared<AttachRequest>(*create);
+  backend_->Describe(
+      id,
+      Posted<absl::StatusOr<StreamRecord>>([=, this, s = *opened](absl::StatusOr<StreamRecord> r) {
+        const auto again = [=, this] { OwnStream(id, takeover, request.get(), backoff, then); };
+        if (s->gone()) return again();
+        if (!r.ok() && RetryLater(*backoff, r.status(), again)) return;
+        if (!r.ok() && !absl::IsNotFound(r.status())) return then(r.status());
+        if (r.ok() && r->owner_epoch == s->epoch) return then(s);
+        ++stats_.fenced_writes;
+        DropStream(s, absl::AbortedError(absl::StrCat("owner epoch: ours is ", s->epoch)));
+        again();
+      }));
 }
 
 absl::StatusOr<StreamPtr> Scheduler::OpenStream(const std::string& id, bool takeover,
@@ -262,6 +296,7 @@ void Scheduler::FailAttachment(const AttachmentPtr& attachment, const absl::Stat
 void Scheduler::ForgetAttachment(const AttachmentPtr& attachment) {
   attachments_.erase(attachment->id);
   attachment->replay.reset();
+  for (const auto& op : std::exchange(attachment->early, {})) queued_tokens_ -= op->ids.size();
   const StreamPtr s = std::exchange(attachment->stream, nullptr);
   if (s == nullptr) return;
   std::erase(s->attachments, attachment);
@@ -319,16 +354,19 @@ void Scheduler::DropStream(const StreamPtr& s, const absl::Status& status) {
 
 void Scheduler::Prepare(std::string stream_id, bool takeover,
                         Engine::Callback<PrepareResult> done) {
-  auto opened = OpenStream(stream_id, takeover, nullptr);
-  if (!opened.ok()) return done(opened.status());
-  const StreamPtr s = *opened;
-  if (s->closing) return done(absl::UnavailableError(absl::StrCat(stream_id, " is leaving")));
-  s->last_used = std::chrono::steady_clock::now();
-  if (s->phase == Phase::kReady) {
-    return done(PrepareResult{s->end, {RestoreReport::Kind::kResident, s->consumed, 0, 0, 0}});
-  }
-  s->on_ready.push_back(std::move(done));
-  if (s->phase == Phase::kParked) NeedSlot(s);
+  OwnStream(stream_id, takeover, nullptr, std::make_shared<Backoff>(),
+            [this, stream_id, done](absl::StatusOr<StreamPtr> opened) {
+              if (!opened.ok()) return done(opened.status());
+              const StreamPtr& s = *opened;
+              if (s->closing) return done(absl::UnavailableError(stream_id + " is leaving"));
+              s->last_used = std::chrono::steady_clock::now();
+              if (s->phase == Phase::kReady) {
+                const auto kind = RestoreReport::Kind::kResident;
+                return done(PrepareResult{s->end, {kind, s->consumed, 0, 0, 0}});
+              }
+              s->on_ready.push_back(done);
+              if (s->phase == Phase::kParked) NeedSlot(s);
+            });
 }
 
 }  // namespace lola::engine

@@ -14,10 +14,15 @@ void Scheduler::AddOp(AttachmentId id, std::unique_ptr<Op> op) {
   const StreamPtr s = attachment->stream;
   const uint64_t tokens = op->ids.size();
   uint64_t queued = 0;
-  for (const auto& other : s->ops) queued += other->ids.size();
+  size_t ops = attachment->early.size();
+  for (const auto& other : attachment->early) queued += other->ids.size();
+  if (s != nullptr) {
+    ops += s->ops.size();
+    for (const auto& other : s->ops) queued += other->ids.size();
+  }
   std::string full;
-  if (s->ops.size() >= options_.ops_per_stream_max) {
-    full = absl::StrCat("operations of the stream: ", s->ops.size(), " of at most ",
+  if (ops >= options_.ops_per_stream_max) {
+    full = absl::StrCat("operations of the stream: ", ops, " of at most ",
                         options_.ops_per_stream_max);
   } else if (queued + tokens > options_.queued_tokens_per_stream_max) {
     full = absl::StrCat("queued tokens of the stream: ", queued + tokens, " of at most ",
@@ -34,6 +39,7 @@ void Scheduler::AddOp(AttachmentId id, std::unique_ptr<Op> op) {
   }
   op->attachment = id;
   queued_tokens_ += tokens;
+  if (s == nullptr) return attachment->early.push_back(std::move(op));
   ++(op->kind == Op::Kind::kAppend ? stats_.appends : stats_.generations);
   s->ops.push_back(std::move(op));
   s->last_used = std::chrono::steady_clock::now();
@@ -41,25 +47,34 @@ void Scheduler::AddOp(AttachmentId id, std::unique_ptr<Op> op) {
 }
 
 void Scheduler::AddInternalOp(std::string stream_id, std::unique_ptr<Op> op) {
-  auto fail = [&op](const absl::Status& status) {
-    if (op->on_snapshot) op->on_snapshot(status);
-    if (op->on_inspect) op->on_inspect(status);
-  };
-  auto opened = OpenStream(stream_id, /*takeover=*/false, nullptr);
-  if (!opened.ok()) return fail(opened.status());
-  const StreamPtr s = *opened;
-  if (s->closing) return fail(absl::UnavailableError(absl::StrCat(stream_id, " is leaving")));
-  if (s->gone()) return fail(absl::UnavailableError(absl::StrCat(stream_id, " is gone")));
-  op->received = std::chrono::steady_clock::now();
-  s->ops.push_back(std::move(op));
-  s->last_used = std::chrono::steady_clock::now();
-  Pump(s);
+  auto box = std::make_shared<std::unique_ptr<Op>>(std::move(op));  // closures must be copyable
+  OwnStream(stream_id, /*takeover=*/false, nullptr, std::make_shared<Backoff>(),
+            [this, stream_id, box](absl::StatusOr<StreamPtr> opened) {
+              absl::Status status = opened.status();
+              if (status.ok() && (*opened)->closing) {
+                status = absl::UnavailableError(absl::StrCat(stream_id, " is leaving"));
+              }
+              Op& op = **box;
+              if (!status.ok()) {
+                if (op.on_snapshot) op.on_snapshot(status);
+                if (op.on_inspect) op.on_inspect(status);
+                return;
+              }
+              op.received = std::chrono::steady_clock::now();
+              (*opened)->ops.push_back(std::move(*box));
+              (*opened)->last_used = std::chrono::steady_clock::now();
+              Pump(*opened);
+            });
 }
 
 void Scheduler::Cancel(AttachmentId id, uint64_t seq) {
   auto found = attachments_.find(id);
   if (found == attachments_.end()) return;
   const StreamPtr s = found->second->stream;
+  for (const auto& op : found->second->early) {
+    if (op->seq == seq) op->cancelled = true;
+  }
+  if (s == nullptr) return;
   for (const auto& op : s->ops) {
     if (op->attachment != id || op->seq != seq || op->kind != Op::Kind::kGenerate) continue;
     op->cancelled = true;

@@ -44,18 +44,6 @@ struct LogReplay {
   Backoff backoff;
 };
 
-struct Attachment {
-  AttachmentId id = 0;
-  AttachRequest request;
-  std::shared_ptr<EventSink> sink;
-  StreamPtr stream;
-  bool opened = false;
-  uint64_t cursor = 0;  // nothing below is delivered (any more)
-  uint64_t durable_told = 0;
-  std::optional<LogReplay> replay;
-  std::optional<Time> last_delivery;
-};
-
 struct Op {
   enum class Kind : uint8_t { kAppend, kGenerate, kSnapshot, kInspect };
   // kQueued -> [kFetching ->] kGenerating | kSettling -> kProduced | kFailed
@@ -104,6 +92,20 @@ struct Op {
   Engine::Callback<SnapshotRecord> on_snapshot;
   std::optional<uint32_t> layer, head;
   Engine::Callback<MemoryReport> on_inspect;
+};
+
+struct Attachment {
+  AttachmentId id = 0;
+  AttachRequest request;
+  std::shared_ptr<EventSink> sink;
+  StreamPtr stream;                        // null until the stream is known to be ours
+  std::vector<std::unique_ptr<Op>> early;  // operations that came before
+  Backoff backoff;
+  bool opened = false;
+  uint64_t cursor = 0;  // nothing below is delivered (any more)
+  uint64_t durable_told = 0;
+  std::optional<LogReplay> replay;
+  std::optional<Time> last_delivery;
 };
 
 // One attempt to bring a state back; callbacks of an abandoned one find another object here.

@@ -170,6 +170,42 @@ TEST(Recovery, AnotherOwnersStreamIsRefusedUnlessTakenOver) {
   EXPECT_EQ(store->Record("s").owner, "worker-b");
 }
 
+TEST(Recovery, AStaleResidentStreamIsNeverServed) {
+  auto store = std::make_shared<FakeStore>();
+  Worker a(store, SmallOptions(), "worker-a");
+  auto old = a.Open("s");
+  a.Append(old, 1, RandomText(30, 1));
+  ASSERT_TRUE(old.client->WaitDone(1));
+  {
+    Worker b(store, SmallOptions(), "worker-b");
+    auto session = b.Open("s", /*takeover=*/true);
+    b.Append(session, 1, RandomText(20, 2));
+    ASSERT_TRUE(session.client->WaitDone(1));
+  }
+  // Worker a still holds the state at 30 and has had no reason to notice.
+  auto session = a.Open("s", /*takeover=*/true);
+  EXPECT_EQ(session.client->opened().position, 50u);
+  EXPECT_TRUE(old.client->WaitReleased());
+  a.Generate(session, 1, 10, 50);
+  EXPECT_TRUE(session.client->WaitDone(1));
+}
+
+TEST(Recovery, OperationsSentBeforeTheStreamIsOpenAreKept) {
+  Worker worker(std::make_shared<FakeStore>());
+  AttachRequest request;
+  request.stream_id = "s";
+  request.create_if_missing = true;
+  for (int round = 0; round < 2; ++round) {
+    auto session = worker.Attach(request);
+    worker.Append(session, 1, RandomText(10, 1), 0);
+    worker.Generate(session, 2, 5, 10);
+    ASSERT_TRUE(session.client->WaitDone(2));
+    EXPECT_EQ(session.client->tokens().size(), 5u);
+  }
+  EXPECT_TRUE(
+      worker.Eventually([](const EngineStatistics& now) { return now.queued_tokens == 0; }));
+}
+
 TEST(Recovery, LostAppendAnswersAreRepeatedNotDoubled) {
   auto store = std::make_shared<FakeStore>();
   Worker worker(store);
