@@ -1,0 +1,178 @@
+// The `lola` program, run as people and scripts run it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "nlohmann/json.hpp"
+#include "services/rpc/server_runner.h"
+#include "services/standalone/standalone.h"
+#include "tests/support/cluster.h"
+
+namespace lola::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using Json = nlohmann::json;
+
+class ProgramTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    world_ = new World();
+    auto served = worker::LoadServedModel(
+        std::string(LOLA_SOURCE_DIR) + "/tests/testdata/parity/tiny_model", "float32");
+    ASSERT_TRUE(served.ok()) << served.status();
+    standalone::StandaloneOptions options;
+    options.data = world_->folder.path();
+    options.workers = 2;
+    options.shards = 2;
+    options.worker.threads = 1;
+    options.worker.engine.slots = 16;
+    auto system = standalone::Standalone::Create(options, *served);
+    ASSERT_TRUE(system.ok()) << system.status();
+    world_->system = *std::move(system);
+    rpc::ServerOptions server;
+    server.bind = "127.0.0.1:0";
+    world_->server = *rpc::Server::Start(server, world_->system->services());
+  }
+  static void TearDownTestSuite() {
+    delete world_;
+    world_ = nullptr;
+  }
+
+  static CommandResult Lola(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), std::string(LOLA_BINARY_DIR) + "/bin/lola");
+    arguments.push_back("--endpoint");
+    arguments.push_back(world_->server->address());
+    return RunProgram(arguments, std::chrono::seconds(60));
+  }
+  static Json LolaJson(std::vector<std::string> arguments) {
+    arguments.push_back("--json");
+    const CommandResult result = Lola(arguments);
+    EXPECT_EQ(result.exit_code, 0) << result.output;
+    return Json::parse(result.output, nullptr, false);
+  }
+  static std::string File(const std::string& text) {
+    const std::string path = world_->folder.path() + "/text.txt";
+    std::ofstream(path) << text;
+    return path;
+  }
+
+  struct World {
+    TempFolder folder;
+    std::unique_ptr<standalone::Standalone> system;
+    std::unique_ptr<rpc::Server> server;
+  };
+  static World* world_;
+};
+ProgramTest::World* ProgramTest::world_ = nullptr;
+
+TEST_F(ProgramTest, FeedAskDescribeTellTheSamePosition) {
+  const std::string text(5000, 'x');
+  const Json fed = LolaJson({"feed", "book", File(text), "--piece", "1000"});
+  EXPECT_EQ(fed["bytes"], 5000);
+  const Json asked = LolaJson({"ask", "book", "and then ", "--max-tokens", "12", "--ignore-eos"});
+  EXPECT_EQ(asked["generated_tokens"], 12);
+  const Json described = LolaJson({"describe", "book"});
+  EXPECT_EQ(described["committed_position"], std::to_string(asked["position"].get<uint64_t>()));
+  const CommandResult readable = Lola({"describe", "book"});
+  EXPECT_THAT(readable.output, HasSubstr("constant"));
+}
+
+TEST_F(ProgramTest, AskAsideLeavesTheStreamUnchanged) {
+  const Json first = LolaJson({"ask", "kept", "some text ", "--max-tokens", "5", "--ignore-eos"});
+  const Json aside =
+      LolaJson({"ask", "kept", "a question", "--aside", "--max-tokens", "5", "--ignore-eos"});
+  EXPECT_GT(aside["position"], first["position"]);
+  EXPECT_EQ(LolaJson({"describe", "kept"})["committed_position"],
+            std::to_string(first["position"].get<uint64_t>()));
+  for (const Json& stream : LolaJson({"ls", "--id-prefix", "kept"})["streams"]) {
+    EXPECT_EQ(stream["stream_id"], "kept") << "the fork must be gone";
+  }
+}
+
+TEST_F(ProgramTest, GenerationIsReproducibleBySeed) {
+  for (const std::string id : {"seed-a", "seed-b"}) {
+    LolaJson({"feed", id, File("the same past for both")});
+  }
+  const std::vector<std::string> sampled = {"--max-tokens", "30", "--temperature", "1",
+                                            "--seed",       "5",  "--ignore-eos"};
+  std::vector<std::string> a = {"ask", "seed-a", "go "}, b = {"ask", "seed-b", "go "};
+  a.insert(a.end(), sampled.begin(), sampled.end());
+  b.insert(b.end(), sampled.begin(), sampled.end());
+  EXPECT_EQ(LolaJson(a)["text"], LolaJson(b)["text"]);
+}
+
+TEST_F(ProgramTest, ForkSnapshotRewindMigrateRemove) {
+  LolaJson({"feed", "life", File("the first half of a life. ")});
+  const Json snapshot = LolaJson({"snapshot", "life", "half"});
+  const Json info = LolaJson({"describe", "life"});
+  EXPECT_EQ(snapshot["position"], info["committed_position"]);
+  for (const std::string id : {"life-1", "life-2", "life-3", "life-4"}) {
+    EXPECT_EQ(LolaJson({"fork", "life", id})["parent"], "life");
+  }
+  LolaJson({"feed", "life", File("and more")});
+  EXPECT_EQ(LolaJson({"rewind", "life", "--to", "half"})["committed_position"],
+            snapshot["position"]);
+  LolaJson({"ask", "life", "x", "--max-tokens", "2", "--ignore-eos"});
+  const Json moved = LolaJson({"migrate", "life"});
+  EXPECT_NE(moved["target"], moved["source"]);
+  EXPECT_EQ(LolaJson({"describe", "life"})["owner"], moved["target"]);
+  EXPECT_EQ(Lola({"rm", "life"}).exit_code, 0);
+  EXPECT_EQ(Lola({"describe", "life"}).exit_code, 4);
+}
+
+TEST_F(ProgramTest, InspectShowsPairsAsText) {
+  LolaJson({"feed", "seen", File(std::string(40, 'q') + " and " + std::string(400, 'w'))});
+  const Json memory = LolaJson({"inspect", "seen"});
+  EXPECT_FALSE(memory["heads"].empty());
+  EXPECT_EQ(memory["state_digest"].get<std::string>().size(), 32u);
+  const CommandResult readable = Lola({"inspect", "seen", "--layer", "0", "--top", "3"});
+  EXPECT_EQ(readable.exit_code, 0) << readable.output;
+  EXPECT_THAT(readable.output, HasSubstr("layer 0 head 0"));
+  EXPECT_THAT(readable.output, ::testing::Not(HasSubstr("layer 1")));
+}
+
+TEST_F(ProgramTest, ClusterCommandsAnswer) {
+  EXPECT_EQ(LolaJson({"workers"})["workers"].size(), 2u);
+  EXPECT_EQ(LolaJson({"shards"})["shards"].size(), 2u);
+  const Json model = LolaJson({"model", "info"});
+  EXPECT_GT(std::stoull(model["state_bytes"].get<std::string>()), 0u);
+  EXPECT_THAT(Lola({"model", "info"}).output, HasSubstr("stream of any length"));
+  EXPECT_THAT(Lola({"workers"}).output, HasSubstr("healthy"));
+}
+
+TEST_F(ProgramTest, BenchMeasuresAndCleansUp) {
+  const Json bench = LolaJson({"bench", "--streams", "2", "--prompt", "200", "--tokens", "8"});
+  EXPECT_EQ(bench["generated_tokens"], 16);
+  EXPECT_GT(bench["decode_tokens_per_second"], 0.0);
+  EXPECT_TRUE(LolaJson({"ls", "--id-prefix", "bench-"})["streams"].empty());
+}
+
+TEST_F(ProgramTest, ErrorsHaveTheDocumentedExitCodes) {
+  EXPECT_EQ(Lola({"describe", "nobody"}).exit_code, 4);
+  EXPECT_EQ(Lola({"describe", "no spaces"}).exit_code, 2);
+  EXPECT_EQ(Lola({"feed", "x", "no/such/file"}).exit_code, 4);
+  EXPECT_EQ(Lola({"frobnicate"}).exit_code, 2);
+  EXPECT_EQ(Lola({"rewind", "x"}).exit_code, 2);
+  EXPECT_EQ(Lola({"ask", "x", "y", "--no-create"}).exit_code, 4);
+  EXPECT_EQ(Lola({"ask", "x", "y", "--max-tokens", "0"}).exit_code, 2);
+  const CommandResult bad = Lola({"feed", "x", File("ab\xff")});
+  EXPECT_EQ(bad.exit_code, 2);
+  EXPECT_THAT(bad.output, HasSubstr("byte 2"));
+  LolaJson({"feed", "twice", File("a")});
+  LolaJson({"feed", "taken", File("a")});
+  EXPECT_EQ(Lola({"fork", "twice", "taken"}).exit_code, 5);
+}
+
+TEST_F(ProgramTest, HelpTeachesWithExamples) {
+  const CommandResult help = Lola({"--help"});
+  EXPECT_EQ(help.exit_code, 0);
+  for (const char* word : {"chat", "feed", "inspect", "Exit codes", "LOLA_ENDPOINT"}) {
+    EXPECT_THAT(help.output, HasSubstr(word));
+  }
+  EXPECT_THAT(Lola({"ask", "--help"}).output, HasSubstr("--aside"));
+}
+
+}  // namespace
+}  // namespace lola::testing
