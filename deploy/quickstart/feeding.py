@@ -22,6 +22,7 @@ class MemoryWatch:
     def __exit__(self, *unused):
         self._end.set()
         self._thread.join()
+        self._sample()
 
     def latest(self):
         return self.samples[-1][1] if self.samples else 0
@@ -35,7 +36,10 @@ class MemoryWatch:
 
     def _run(self):
         while not self._end.wait(self._every):
-            self.samples.append((self._fed(), sum(p.resident_bytes() for p in self._processes)))
+            self._sample()
+
+    def _sample(self):
+        self.samples.append((self._fed(), sum(p.resident_bytes() for p in self._processes)))
 
 
 class Feeder:

@@ -44,7 +44,7 @@ def parse_arguments(argv):
     options = parser.parse_args(argv)
     options.tokens = options.tokens or (5000 if options.smoke else 200000)
     options.piece = 512 if options.smoke else 4096
-    options.generate = 200 if options.smoke else 400
+    options.generate = 200 if options.smoke else 300
     options.model = (options.model or (TINY_MODEL if options.smoke else DEFAULT_MODEL)).resolve()
     if options.tokens < 1000:
         parser.error(f"--tokens {options.tokens}: at least 1000")

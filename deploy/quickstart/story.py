@@ -7,6 +7,8 @@ from feeding import Feeder, feed
 from screen import human_bytes, human_seconds
 
 STORY, BASE, TWIN = "story", "base", "twin"
+# Randomness is a function of seed and position: a kill or a move changes no draw.
+SAMPLING = {"temperature": 0.8, "seed": 7}
 MEMORY_GROWTH_MAX = 0.05  # of the workers' resident memory, after the first tenth of the tokens
 
 
@@ -153,7 +155,8 @@ class Story:
             self._check(other.position == end, f"fork ends at {other.position}, not {end}")
             for stream, word in ((self.stream, "The quiet owl "), (other, "There is snow over ")):
                 stream.append(word)
-                texts.append(word + stream.complete(max_tokens=60, ignore_eos=True))
+                texts.append(word + stream.complete(max_tokens=60, ignore_eos=True,
+                                                    sampling=SAMPLING))
         for name, text in zip((STORY, "other"), texts):
             self.screen.fact(f"{name:<6} {_readable(text)}")
         self._check(texts[0] != texts[1], "both forks wrote the same")
@@ -215,7 +218,7 @@ class Story:
         ids, pause, last = [], 0.0, None
         if shown:
             self.screen.write("      " + self.screen.paint(_readable(prompt), "dim"))
-        for token in stream.generate(max_tokens=count, ignore_eos=True):
+        for token in stream.generate(max_tokens=count, ignore_eos=True, sampling=SAMPLING):
             now = time.monotonic()
             pause = max(pause, now - (last or now))
             last = now

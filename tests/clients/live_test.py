@@ -8,6 +8,7 @@ import os
 import pathlib
 import sys
 import tempfile
+import time
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -39,6 +40,10 @@ class LiveTest(unittest.TestCase):
         for process in self.cluster.dead():
             process.start()
             process.wait_listening()
+        deadline = time.monotonic() + 30
+        while not all(w.healthy for w in self.client.workers()):
+            self.assertLess(time.monotonic(), deadline, "a restarted worker is not healthy")
+            time.sleep(0.05)
 
     def generate(self, stream, count, at=None, act=None):
         """Token ids; `act` runs once when `at` tokens have arrived."""
