@@ -20,7 +20,7 @@ START_SECONDS = 60
 
 
 class StartError(Exception):
-    """A process did not come up; the message holds the end of its log."""
+    """A process did not come up; `Cluster.show_logs` tells why."""
 
 
 def _plain_environment():
@@ -71,23 +71,22 @@ class Process:
             log.write((" ".join(command) + "\n").encode())
             log.flush()
             # Its own session: Ctrl-C reaches the quick start only, which then ends all in order.
-            self._child = subprocess.Popen(command, env=_plain_environment(), stdout=log, stderr=log,
-                                           stdin=subprocess.DEVNULL, start_new_session=True)
+            self._child = subprocess.Popen(
+                command, env=_plain_environment(), stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log, start_new_session=True)
 
     def wait_listening(self, seconds=START_SECONDS):
         deadline = time.monotonic() + seconds
         host, port = self.address.split(":")
         while time.monotonic() < deadline:
             if not self.running():
-                raise StartError(f"{self.name} ended with code {self._child.returncode}:\n"
-                                 f"{self.log_tail()}")
+                raise StartError(f"{self.name} ended with code {self._child.returncode}")
             try:
                 socket.create_connection((host, int(port)), timeout=1).close()
                 return
             except OSError:
                 time.sleep(0.02)
-        raise StartError(f"{self.name} does not listen on {self.address} after {seconds} s:\n"
-                         f"{self.log_tail()}")
+        raise StartError(f"{self.name} does not listen on {self.address} after {seconds} s")
 
     def kill(self):
         """kill -9."""
@@ -109,8 +108,8 @@ class Process:
         """Resident memory, 0 when it does not run."""
         if not self.running():
             return 0
-        match = re.search(r"^VmRSS:\s+(\d+) kB", pathlib.Path(f"/proc/{self.pid}/status").read_text(),
-                          re.MULTILINE)
+        status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
+        match = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
         return int(match.group(1)) * 1024 if match else 0
 
     def log_tail(self, lines=15):

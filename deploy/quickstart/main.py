@@ -57,7 +57,7 @@ def threads_per_worker(options):
     return options.threads or max(1, len(os.sched_getaffinity(0)) // 2)
 
 
-def tell_how_to_go_on(screen, options, cluster, folder):
+def tell_how_to_go_on(screen, options, cluster, folder, question):
     endpoint = cluster.endpoints[0]
     lola = options.build_dir / "bin" / "lola"
     try:
@@ -75,14 +75,17 @@ def tell_how_to_go_on(screen, options, cluster, folder):
     pids = " ".join(str(p.pid) for p in reversed(cluster.processes))
     screen.line("The system goes on running. Talk to it:")
     for words in ("ls", "describe story", "inspect story", "chat my-stream",
-                  'ask story "The pass key of ... is "', "migrate story"):
+                  f'ask story "{question}"', "migrate story"):
         screen.fact(f"{lola} --endpoint {endpoint} {words}")
     screen.line(f"Logs and data: {folder}")
     screen.line(f"Stop it: kill {pids}; rm -r {folder}")
 
 
 def show_all(screen, options, folder):
-    """Returns the cluster, started and shown. Raises whatever went wrong, after stopping it."""
+    """Returns the running cluster and a question to ask it by hand.
+
+    Raises whatever went wrong, after stopping it.
+    """
     import lola_client
     from story import Story
 
@@ -107,7 +110,7 @@ def show_all(screen, options, folder):
         raise
     finally:
         client.close()
-    return cluster
+    return cluster, text.question(story.keys[0][0])
 
 
 def main(argv=None):
@@ -121,8 +124,8 @@ def main(argv=None):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupted)
     try:
-        cluster = show_all(screen, options, folder)
-        tell_how_to_go_on(screen, options, cluster, folder)
+        cluster, question = show_all(screen, options, folder)
+        tell_how_to_go_on(screen, options, cluster, folder, question)
         if not options.keep:
             cluster.stop()
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What the quick start prints. Colours and a moving progress line on a terminal, plain lines else."""
+"""What the quick start prints: colours and a moving progress line on a terminal, else lines."""
 
 import os
 import sys

@@ -245,7 +245,7 @@ class Story:
     def _alive(self):
         dead = self.cluster.dead()
         if dead:
-            raise CheckFailed(f"{dead[0].name} died:\n{dead[0].log_tail()}")
+            raise CheckFailed(f"{dead[0].name} died")
 
     def _check(self, condition, text):
         if not condition:

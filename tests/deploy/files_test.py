@@ -2,8 +2,10 @@
 """The deployment files fit each other and the programs: flags, addresses, partitions, deadlines."""
 
 import json
+import pathlib
 import re
 import subprocess
+import tempfile
 import tomllib
 import unittest
 
@@ -31,7 +33,8 @@ def flags_of(arguments):
 
 
 def known_flags(program):
-    done = subprocess.run([BINARIES / program, "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run([BINARIES / program, "--help"], capture_output=True, text=True,
+                          check=True)
     return set(re.findall(r"^\s+--([a-z][a-z-]*)", done.stdout, re.MULTILINE))
 
 
@@ -209,6 +212,38 @@ class FilesTest(unittest.TestCase):
         for name in re.findall(r"find_package\((\S+)", cmake):
             self.assertIn(name, package, "name its Debian package here and in the script")
             self.assertRegex(listed, rf"(?m)^{re.escape(package[name])} ")
+
+    def run_package_script(self, installed, user, *arguments):
+        """With stand-ins for dpkg-query, apt-get and id; returns (code, output, apt-get's calls)."""
+        with tempfile.TemporaryDirectory() as folder:
+            calls = pathlib.Path(folder) / "calls"
+            lines = "\n".join(f"installed {name}" for name in installed)
+            for name, text in (("dpkg-query", f"cat <<'END'\n{lines}\nEND"),
+                               ("apt-get", f'echo "$@" >>{calls}'), ("id", f"echo {user}"),
+                               ("sudo", "exit 1")):
+                program = pathlib.Path(folder) / name
+                program.write_text(f"#!/bin/bash\n{text}\n")
+                program.chmod(0o755)
+            done = subprocess.run(
+                [DEPLOY / "install_packages.sh", *arguments], capture_output=True, text=True,
+                stdin=subprocess.DEVNULL, env={"PATH": f"{folder}:/usr/bin:/bin"})
+            return (done.returncode, done.stdout + done.stderr,
+                    calls.read_text().splitlines() if calls.exists() else [])
+
+    def test_package_script_installs_what_is_missing_and_says_so(self):
+        listed = subprocess.run([DEPLOY / "install_packages.sh", "--list"], capture_output=True,
+                                text=True, check=True).stdout
+        names = [line.split()[0] for line in listed.splitlines()]
+        self.assertEqual(self.run_package_script(names, 0), (0, "", []))
+        code, said, calls = self.run_package_script(names[2:], 0)
+        self.assertEqual(code, 0, said)
+        self.assertIn(f"Missing Debian packages (2): {names[0]} {names[1]}", said)
+        self.assertEqual(calls, [
+            "update -q", f"install -y -q --no-install-recommends {names[0]} {names[1]}"])
+        code, said, calls = self.run_package_script(names[1:], 1000)
+        self.assertEqual((code, calls), (1, []))
+        self.assertIn(f"apt-get install -y -q --no-install-recommends {names[0]}", said)
+        self.assertEqual(self.run_package_script(names, 0, "--nonsense")[0], 2)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def dashboard_queries():
 
 
 def rule_queries():
-    """(rule, expression); of an alert the sides of its comparison, which is false when all is well."""
+    """(rule, expression); of an alert each side of its comparison, which is false when all is well"""
     for group in yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"]:
         for rule in group["rules"]:
             if "record" in rule:
@@ -81,7 +81,11 @@ class MetricsTest(unittest.TestCase):
         cls.cluster = Cluster(BINARIES, folder.name, TINY_MODEL,
                               worker_flags=["--checkpoint-interval", "128"])
         cls.addClassCleanup(cls.cluster.stop)
-        cls.cluster.start()
+        try:
+            cls.cluster.start()
+        except Exception:
+            cls.cluster.show_logs()
+            raise
         cls.prometheus = Prometheus(cls.cluster, folder.name)
         cls.addClassCleanup(cls.prometheus.stop)
         cls.client = lola_client.Client(cls.cluster.endpoints)

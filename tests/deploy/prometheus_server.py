@@ -1,4 +1,4 @@
-"""Debian's prometheus as a child process, scraping a cluster every second with the shipped rules."""
+"""Debian's prometheus as a child process: scrapes a cluster every second, with our rules."""
 
 import json
 import pathlib
