@@ -214,7 +214,7 @@ class FilesTest(unittest.TestCase):
             self.assertRegex(listed, rf"(?m)^{re.escape(package[name])} ")
 
     def run_package_script(self, installed, user, *arguments):
-        """With stand-ins for dpkg-query, apt-get and id; returns (code, output, apt-get's calls)."""
+        """With stand-ins for dpkg-query, apt-get, id: returns (code, output, apt-get's calls)."""
         with tempfile.TemporaryDirectory() as folder:
             calls = pathlib.Path(folder) / "calls"
             lines = "\n".join(f"installed {name}" for name in installed)

@@ -28,7 +28,7 @@ def dashboard_queries():
 
 
 def rule_queries():
-    """(rule, expression); of an alert each side of its comparison, which is false when all is well"""
+    """(rule, expression); of an alert each side of its comparison, false when all is well."""
     for group in yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"]:
         for rule in group["rules"]:
             if "record" in rule:
