@@ -168,6 +168,17 @@ class Cluster:
         for process in self.processes:
             process.wait_listening()
 
+    def wait_healthy(self, client, seconds=30):
+        """Until the gateway that `client` asks sees every worker."""
+        deadline = time.monotonic() + seconds
+        while True:
+            healthy = sum(w.healthy for w in client.workers())
+            if healthy == len(self.workers):
+                return
+            if time.monotonic() > deadline:
+                raise StartError(f"{healthy} of {len(self.workers)} workers answer the gateway")
+            time.sleep(0.05)
+
     def stop(self):
         """Gateways first, shards last: workers hand their streams over while shards listen."""
         for process in reversed(self.processes):

@@ -28,22 +28,12 @@ class Story:
 
     # --- 1, 2: the system, the text -------------------------------------------------------
 
-    def wait_for_workers(self):
-        deadline = time.monotonic() + 30
-        while True:
-            healthy = [w for w in self.client.workers() if w.healthy]
-            if len(healthy) == len(self.cluster.workers):
-                return self.client.model()
-            if time.monotonic() > deadline:
-                raise CheckFailed(f"only {len(healthy)} of {len(self.cluster.workers)} workers "
-                                  "answer the gateway")
-            time.sleep(0.05)
-
     def start(self):
         self.screen.step("Starting gateway, 2 workers, 2 memory shards on loopback")
         began = time.monotonic()
         self.cluster.start()
-        model = self.wait_for_workers()
+        self.cluster.wait_healthy(self.client)
+        model = self.client.model()
         for process in self.cluster.processes:
             self.screen.fact(f"{process.name:<10} pid {process.pid:<8} {process.address}")
         self.screen.fact(f"model {model.name or self.options.model.name}: {model.parameters:,} "
@@ -101,7 +91,7 @@ class Story:
                            "saw one open call, no gap, no duplicate, the undisturbed tokens")
         victim.start()
         victim.wait_listening()
-        self.wait_for_workers()
+        self.cluster.wait_healthy(self.client)
         self.measured.append(("kill -9 of the worker: longest pause", human_seconds(pause)))
 
     def migrate(self):

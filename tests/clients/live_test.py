@@ -8,7 +8,6 @@ import os
 import pathlib
 import sys
 import tempfile
-import time
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -35,15 +34,13 @@ class LiveTest(unittest.TestCase):
             raise
         cls.client = lola_client.Client(cls.cluster.endpoints)
         cls.addClassCleanup(cls.client.close)
+        cls.cluster.wait_healthy(cls.client)
 
     def tearDown(self):
         for process in self.cluster.dead():
             process.start()
             process.wait_listening()
-        deadline = time.monotonic() + 30
-        while not all(w.healthy for w in self.client.workers()):
-            self.assertLess(time.monotonic(), deadline, "a restarted worker is not healthy")
-            time.sleep(0.05)
+        self.cluster.wait_healthy(self.client)
 
     def generate(self, stream, count, at=None, act=None):
         """Token ids; `act` runs once when `at` tokens have arrived."""

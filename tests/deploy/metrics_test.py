@@ -91,6 +91,7 @@ class MetricsTest(unittest.TestCase):
         cls.client = lola_client.Client(cls.cluster.endpoints)
         cls.addClassCleanup(cls.client.close)
         cls.prometheus.wait_ready()
+        cls.cluster.wait_healthy(cls.client)
 
     def test_every_series_is_there_before_any_traffic(self):
         page = "".join(p.metrics_text() for p in self.cluster.processes)

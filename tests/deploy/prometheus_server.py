@@ -61,7 +61,7 @@ class Prometheus:
             try:
                 self.get("query", query="1")
                 return
-            except (urllib.error.URLError, ConnectionError):
+            except (AssertionError, OSError):  # 503, or nobody listens yet
                 time.sleep(0.1)
         raise AssertionError("prometheus did not start:\n" + self.log.read_text()[-2000:])
 
