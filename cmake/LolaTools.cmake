@@ -13,6 +13,9 @@ endif()
 set(CMAKE_SKIP_BUILD_RPATH OFF)
 
 add_compile_options(-Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  add_compile_options(-Wno-restrict)  # g++ 12 sees overlaps inside std::string that are not there
+endif()
 option(LOLA_WERROR "treat warnings as errors" OFF)
 if(LOLA_WERROR)
   add_compile_options(-Werror)
