@@ -162,7 +162,8 @@ def train(run: Run) -> None:
     saved = shown = time.time()
     recent: list = []
     stop: list = []
-    signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.append(1))
     while not stop and (stage := stage_at(stages, run.tokens)) is not None:
         begin = time.time()
         run.set_rate(total)
