@@ -9,7 +9,7 @@
 //   "s" stream id                               StreamRecord
 //   "l" log id, stream uid                      who reads a log: LogRefValue
 //   "b" blob id, stream uid                     who lists a blob: empty
-//   "x" "l" log id, "x" "b" blob id             perhaps nobody's any more: to be looked at: empty
+//   "x" "l" log id, note  "x" "b" blob id, note  perhaps nobody's any more: to be looked at: empty
 // Log family
 //   log id, block number                        token block
 
@@ -64,15 +64,25 @@ inline std::string BlobRefPrefix(std::string_view blob_id) {
 inline std::string BlobRefKey(std::string_view blob_id, std::string_view uid) {
   return BlobRefPrefix(blob_id) + std::string(uid);
 }
-inline std::string LogGarbageKey(memory::LogId log_id) {
+// `note` is unique for each write that leaves one: the collector removes the notes it saw before it
+// looked, never one that was left meanwhile.
+inline std::string LogGarbageKey(memory::LogId log_id, std::string_view note) {
   std::string key = "xl";
   PutBe64(log_id, &key);
+  key += note;
   return key;
 }
-inline std::string BlobGarbageKey(std::string_view blob_id) {
+inline std::string BlobGarbageKey(std::string_view blob_id, std::string_view note) {
   std::string key = "xb";
   key += blob_id;
+  key += note;
   return key;
+}
+// What a note is about.
+inline bool IsLogGarbage(std::string_view key) { return key.substr(0, 2) == "xl"; }
+inline memory::LogId GarbageLog(std::string_view key) { return GetBe64(key.substr(2)); }
+inline std::string GarbageBlob(std::string_view key) {
+  return std::string(key.substr(2, kUidBytes));
 }
 
 inline std::string BlockKey(memory::LogId log_id, uint64_t block) {

@@ -77,10 +77,13 @@ RecordDb::~RecordDb() {
 
 absl::Status RecordDb::ToStatus(const rocksdb::Status& status) const {
   if (status.ok()) return absl::OkStatus();
-  const std::string message = absl::StrCat(folder_, ": ", status.ToString());
+  const std::string message = absl::StrCat(
+      folder_, ": ", status.IsBusy() ? "recovering from a full disk: " : "", status.ToString());
   if (status.IsNotFound()) return absl::NotFoundError(message);
   if (status.IsCorruption()) return absl::DataLossError(message);
-  if (status.IsNoSpace() || absl::StrContains(message, "No space left on device")) {
+  // Busy: RocksDB waits for space on its own thread and looks every five seconds.
+  if (status.IsNoSpace() || status.IsBusy() ||
+      absl::StrContains(message, "No space left on device")) {
     return absl::ResourceExhaustedError(message);
   }
   if (status.IsIOError() && absl::StrContains(message, "LOCK")) {

@@ -34,8 +34,8 @@ class RecordDb {
   RecordDb& operator=(const RecordDb&) = delete;
 
   // All of the batch or nothing. With `sync` it survives a power cut when this returns; concurrent
-  // callers share one sync. After a failed write the next commit first asks RocksDB to recover, so
-  // that a disk that was full is used again once it has space.
+  // callers share one sync. After a failed write the next commit first asks RocksDB to recover; a
+  // disk that was full is used again within five seconds of having space.
   absl::Status Commit(rocksdb::WriteBatch* batch, bool sync);
 
   // NOT_FOUND when there is none.

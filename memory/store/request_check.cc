@@ -130,6 +130,10 @@ absl::Status CheckAppendBatch(const v1::AppendBatchRequest& request) {
 absl::Status CheckAppendEntry(const v1::AppendEntry& entry) {
   if (entry.runs_size() == 0) return InvalidArgumentError("runs: is empty");
   uint64_t position = entry.runs(0).position();
+  if (position > memory::kPositionMax) {
+    return InvalidArgumentError(
+        StrCat("position: ", position, " is beyond ", memory::kPositionMax));
+  }
   for (const v1::TokenRun& run : entry.runs()) {
     if (run.position() != position) {
       return InvalidArgumentError(StrCat("runs: a run starts at position ", run.position(),

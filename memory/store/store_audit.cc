@@ -54,11 +54,10 @@ absl::StatusOr<std::vector<std::string>> StoreImpl::Audit() {
   }
   // What waits for the collector may still be there.
   scan = db_->Scan("x", "", [&](std::string_view key, auto) {
-    const std::string_view rest = key.substr(2);
-    if (key[1] == 'l') {
-      logs_wanted.insert(GetBe64(rest));
-    } else if (blobs_->Size(std::string(rest)).ok()) {
-      blobs_wanted.insert(std::string(rest));
+    if (IsLogGarbage(key)) {
+      logs_wanted.insert(GarbageLog(key));
+    } else if (const std::string blob_id = GarbageBlob(key); blobs_->Size(blob_id).ok()) {
+      blobs_wanted.insert(blob_id);
     }
     return true;
   });

@@ -2,6 +2,7 @@
 #include <chrono>
 
 #include "memory/env/failpoint.h"
+#include "memory/env/random.h"
 #include "memory/store/keys.h"
 #include "memory/store/store_impl.h"
 
@@ -83,7 +84,8 @@ absl::Status StoreImpl::NoteDoubtfulBlobs() {
   }
   if (blobs.empty()) return absl::OkStatus();
   rocksdb::WriteBatch batch;
-  for (const std::string& blob_id : blobs) batch.Put(BlobGarbageKey(blob_id), "");
+  const std::string note = memory::NewUid();
+  for (const std::string& blob_id : blobs) batch.Put(BlobGarbageKey(blob_id, note), "");
   if (absl::Status status = db_->Commit(&batch, /*sync=*/true); !status.ok()) return status;
   std::lock_guard lock(doubtful_mu_);
   doubtful_blobs_.erase(doubtful_blobs_.begin(), doubtful_blobs_.begin() + ptrdiff_t(blobs.size()));
@@ -98,7 +100,8 @@ absl::Status StoreImpl::NoteDoubtfulBlobs() {
 
 // Deletes what no stream reads: the whole log, or, when its writer is gone, the tail behind the
 // last reader's end.
-absl::Status StoreImpl::CollectLog(memory::LogId log_id) {
+absl::Status StoreImpl::CollectLog(const std::string& note) {
+  const memory::LogId log_id = GarbageLog(note);
   bool used = false;
   bool written = false;
   uint64_t from = 0;
@@ -118,7 +121,7 @@ absl::Status StoreImpl::CollectLog(memory::LogId log_id) {
     const uint64_t blocks = used ? (end - from + kBlockTokens - 1) / kBlockTokens : 0;
     batch.DeleteRange(db_->log_family(), BlockKey(log_id, blocks), BlockKey(log_id + 1, 0));
   }
-  batch.Delete(LogGarbageKey(log_id));
+  batch.Delete(note);
   LOLA_FAILPOINT("store.collect_log.before_commit");
   if (absl::Status status = db_->Commit(&batch, /*sync=*/false); !status.ok()) return status;
   if (!used) Count([](StoreStats& counts) { ++counts.collected_logs; });
@@ -126,7 +129,8 @@ absl::Status StoreImpl::CollectLog(memory::LogId log_id) {
   return absl::OkStatus();
 }
 
-absl::Status StoreImpl::CollectBlob(const std::string& blob_id) {
+absl::Status StoreImpl::CollectBlob(const std::string& note) {
+  const std::string blob_id = GarbageBlob(note);
   bool used = false;
   absl::Status scan = db_->Scan(BlobRefPrefix(blob_id), "", [&](auto, auto) {
     used = true;
@@ -146,7 +150,7 @@ absl::Status StoreImpl::CollectBlob(const std::string& blob_id) {
     });
   }
   rocksdb::WriteBatch batch;
-  batch.Delete(BlobGarbageKey(blob_id));
+  batch.Delete(note);
   if (absl::Status status = db_->Commit(&batch, /*sync=*/false); !status.ok()) return status;
   LOLA_FAILPOINT("store.collect_blob.after_commit");
   return absl::OkStatus();
@@ -161,9 +165,7 @@ absl::Status StoreImpl::CollectGarbage() {
     });
     if (!scan.ok()) return scan;
     for (const std::string& key : keys) {
-      const std::string_view rest = std::string_view(key).substr(2);
-      absl::Status status =
-          key[1] == 'l' ? CollectLog(GetBe64(rest)) : CollectBlob(std::string(rest));
+      absl::Status status = IsLogGarbage(key) ? CollectLog(key) : CollectBlob(key);
       if (!status.ok()) return status;
     }
     if (keys.size() < kGarbagePerRoundMax) return absl::OkStatus();

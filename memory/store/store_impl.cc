@@ -1,6 +1,7 @@
 #include "memory/store/store_impl.h"
 
 #include "absl/strings/str_cat.h"
+#include "memory/env/random.h"
 #include "memory/store/keys.h"
 
 namespace lola::store {
@@ -65,18 +66,20 @@ absl::Status StoreImpl::CheckEpoch(const StreamEntry& stream, uint64_t epoch) {
 void StoreImpl::PutReferences(const StreamRecord* before, const StreamRecord* after,
                               rocksdb::WriteBatch* batch) {
   const std::string& uid = (after != nullptr ? after : before)->stream_uid();
+  const std::string note = memory::NewUid();
   const auto logs_before = LogReferences(before);
   const auto logs_after = LogReferences(after);
   for (const auto& [log_id, range] : logs_after) {
     const auto old = logs_before.find(log_id);
     if (old != logs_before.end() && old->second == range) continue;
     batch->Put(LogRefKey(log_id, uid), range);
-    if (old != logs_before.end()) batch->Put(LogGarbageKey(log_id), "");  // its tail may be free
+    if (old != logs_before.end())
+      batch->Put(LogGarbageKey(log_id, note), "");  // its tail may be free
   }
   for (const auto& [log_id, range] : logs_before) {
     if (logs_after.count(log_id) > 0) continue;
     batch->Delete(LogRefKey(log_id, uid));
-    batch->Put(LogGarbageKey(log_id), "");
+    batch->Put(LogGarbageKey(log_id, note), "");
   }
   const auto blobs_before = BlobReferences(before);
   const auto blobs_after = BlobReferences(after);
@@ -86,7 +89,7 @@ void StoreImpl::PutReferences(const StreamRecord* before, const StreamRecord* af
   for (const std::string& blob_id : blobs_before) {
     if (blobs_after.count(blob_id) > 0) continue;
     batch->Delete(BlobRefKey(blob_id, uid));
-    batch->Put(BlobGarbageKey(blob_id), "");
+    batch->Put(BlobGarbageKey(blob_id, note), "");
   }
 }
 

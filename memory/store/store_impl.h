@@ -110,8 +110,8 @@ class StoreImpl final : public StreamStore {
   absl::Status ExpireStreams();
   absl::Status NoteDoubtfulBlobs();
   absl::Status CollectGarbage();
-  absl::Status CollectLog(memory::LogId log_id);
-  absl::Status CollectBlob(const std::string& blob_id);
+  absl::Status CollectLog(const std::string& note);
+  absl::Status CollectBlob(const std::string& note);
   void CollectLoop();
 
   const StoreOptions options_;

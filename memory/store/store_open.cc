@@ -26,7 +26,11 @@ absl::StatusOr<std::unique_ptr<StreamStore>> StreamStore::Open(const StoreOption
 
 absl::Status StoreImpl::Start() {
   memory::FileEnv& files = *options_.files;
-  if (absl::Status status = files.MakeFolder(options_.directory); !status.ok()) return status;
+  const std::string& folder = options_.directory;
+  const size_t slash = folder.find_last_of('/');
+  const std::string parent = slash == std::string::npos ? "." : folder.substr(0, slash + 1);
+  if (absl::Status status = files.MakeFolder(folder); !status.ok()) return status;
+  if (absl::Status status = files.SyncFolder(parent); !status.ok()) return status;
   // First: its lock keeps a second process from clearing this one's staged files.
   auto db =
       RecordDb::Open(options_.directory + "/records", options_.cache_bytes, options_.record_env);
@@ -106,13 +110,13 @@ absl::Status StoreImpl::ScanStreams(std::set<std::string>* blobs) {
   uint64_t tokens = 0;
   absl::Status problem = absl::OkStatus();
   absl::Status status = db_->Scan("s", "", [&](std::string_view key, std::string_view value) {
-    StreamRecord record;
-    if (!record.ParseFromArray(value.data(), int(value.size())) || record.log_size() == 0 ||
-        record.stream_id() != key.substr(1)) {
-      problem = absl::DataLossError(absl::StrCat(options_.directory, ": record of stream ",
-                                                 memory::Quoted(key.substr(1)), " cannot be read"));
+    auto parsed = ParseRecord(key.substr(1), value);
+    if (!parsed.ok()) {
+      problem = absl::DataLossError(
+          absl::StrCat(options_.directory, ": ", std::string(parsed.status().message())));
       return false;
     }
+    const StreamRecord& record = *parsed;
     auto length = db_->LogLength(record.log(record.log_size() - 1).log_id());
     if (!length.ok()) {
       problem = length.status();

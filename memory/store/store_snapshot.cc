@@ -51,6 +51,13 @@ void ApplyRetention(size_t kept, StreamRecord* record) {
   }
 }
 
+bool HasBlob(const StreamRecord& record, const std::string& blob_id) {
+  for (const SnapshotRecord& snapshot : record.snapshots()) {
+    if (snapshot.info().blob_id() == blob_id) return true;
+  }
+  return false;
+}
+
 void RemoveBlob(const std::string& blob_id, StreamRecord* record) {
   auto* list = record->mutable_snapshots();
   list->erase(std::remove_if(list->begin(), list->end(),
@@ -236,6 +243,12 @@ absl::StatusOr<v1::SnapshotInfo> StoreImpl::PublishSnapshot(const v1::PutSnapsho
     after.set_last_used_unix_ms(options_.clock->UnixMs());
     Insert(std::move(snapshot), &after);
     ApplyRetention(options_.automatic_snapshots_kept, &after);
+    if (!HasBlob(after, blob.blob_id())) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("position: the automatic snapshot is at ", header.position(),
+                       ", older than the ", options_.automatic_snapshots_kept, " of stream ",
+                       memory::Quoted(header.stream_id()), " that are kept"));
+    }
     rocksdb::WriteBatch batch;
     LOLA_FAILPOINT("store.snapshot.before_commit");
     commit = Replace(entry, std::move(after), &batch);

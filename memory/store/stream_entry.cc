@@ -2,9 +2,43 @@
 
 #include "absl/strings/str_cat.h"
 #include "memory/ids.h"
+#include "memory/limits.h"
 #include "memory/store/keys.h"
 
 namespace lola::store {
+
+absl::StatusOr<record::v1::StreamRecord> ParseRecord(std::string_view stream_id,
+                                                     std::string_view bytes) {
+  const auto damaged = [&](const std::string& what) {
+    return absl::DataLossError(
+        absl::StrCat("record of stream ", memory::Quoted(stream_id), " cannot be read: ", what));
+  };
+  record::v1::StreamRecord record;
+  if (!record.ParseFromArray(bytes.data(), int(bytes.size()))) return damaged("no such message");
+  if (record.stream_id() != stream_id) {
+    return damaged("stream_id is " + memory::Quoted(record.stream_id()));
+  }
+  if (record.stream_uid().size() != kUidBytes) return damaged("stream_uid");
+  if (record.log_size() == 0) return damaged("log is empty");
+  uint64_t position = 0;
+  for (int i = 0; i < record.log_size(); ++i) {
+    const record::v1::LogSegment& segment = record.log(i);
+    const bool last = i + 1 == record.log_size();
+    if (segment.from() != position || segment.from() > memory::kPositionMax ||
+        (last ? segment.upto() != 0 : segment.upto() <= segment.from())) {
+      return damaged(absl::StrCat("log ", segment.log_id(), " from ", segment.from(), " up to ",
+                                  segment.upto(), " behind position ", position));
+    }
+    position = segment.upto();
+  }
+  for (const auto& snapshot : record.snapshots()) {
+    if (snapshot.info().blob_id().size() != kUidBytes ||
+        snapshot.info().blob_id().find('/') != std::string::npos) {
+      return damaged("blob_id is " + memory::Quoted(snapshot.info().blob_id()));
+    }
+  }
+  return record;
+}
 
 LockedStream::~LockedStream() {
   if (!lock_.owns_lock()) return;
@@ -76,11 +110,9 @@ absl::Status StreamTable::Load(StreamEntry& entry) const {
     return absl::OkStatus();
   }
   if (!bytes.ok()) return bytes.status();
-  if (!entry.record.ParseFromString(*bytes) || entry.record.stream_id() != entry.stream_id ||
-      entry.record.log_size() == 0) {
-    return absl::DataLossError(
-        absl::StrCat("record of stream ", memory::Quoted(entry.stream_id), " cannot be read"));
-  }
+  auto record = ParseRecord(entry.stream_id, *bytes);
+  if (!record.ok()) return record.status();
+  entry.record = *std::move(record);
   auto length = db_.LogLength(entry.own_log());
   if (!length.ok()) return length.status();
   entry.committed = entry.own_log_from() + *length;

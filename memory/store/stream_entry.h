@@ -21,6 +21,11 @@
 
 namespace lola::store {
 
+// A record as it was stored for `stream_id`. DATA_LOSS naming stream and field when it cannot be
+// one: another id, or logs that are not adjacent from position 0 to one that is written.
+absl::StatusOr<record::v1::StreamRecord> ParseRecord(std::string_view stream_id,
+                                                     std::string_view bytes);
+
 struct StreamEntry {
   explicit StreamEntry(std::string id) : stream_id(std::move(id)) {}
 

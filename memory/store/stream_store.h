@@ -88,6 +88,7 @@ class TokenReader {
   virtual absl::StatusOr<bool> Next(v1::TokenRun* run) = 0;
 };
 
+// Uploads, downloads and readers must be gone before the store is.
 class StreamStore {
  public:
   static absl::StatusOr<std::unique_ptr<StreamStore>> Open(const StoreOptions& options);

@@ -1,0 +1,79 @@
+// Refusals: other shards' partitions, full queue, shutting down.
+#include <thread>
+
+#include "services/rpc/status_map.h"
+#include "tests/services/memory/shard_fixture.h"
+
+namespace lola::shard {
+namespace {
+
+using OverloadTest = ShardTest;
+
+TEST_F(OverloadTest, PartitionsOfOtherShardsAreRefusedByName) {
+  options_.map =
+      *memory::PartitionMap::FromShards(2, {{"shard-0", "a", {0}}, {"shard-1", "b", {1}}});
+  StartShard();
+  std::string mine, other;
+  for (int i = 0; mine.empty() || other.empty(); ++i) {
+    const std::string id = "s" + std::to_string(i);
+    (memory::PartitionOf(id, 2) == 0 ? mine : other) = id;
+  }
+  ASSERT_TRUE(Create(mine).ok());
+  EXPECT_CALL_FAILS(Create(other), FAILED_PRECONDITION, "in partition 1 of shard shard-1");
+  v1::StreamInfo info;
+  EXPECT_CALL_FAILS(Describe(other, &info), FAILED_PRECONDITION, "this is shard shard-0");
+  v1::AppendBatchReply appended;
+  EXPECT_CALL_FAILS(Append(other, 1, 0, 1, &appended), FAILED_PRECONDITION, "partition");
+  v1::SnapshotInfo snapshot;
+  EXPECT_CALL_FAILS(Put(MakeBlob(other, 1, 0, 4096), &snapshot), FAILED_PRECONDITION, "partition");
+  std::string bytes;
+  EXPECT_CALL_FAILS(Get(other, "x", &bytes), FAILED_PRECONDITION, "partition");
+  grpc::ClientContext context;
+  v1::ForkStreamRequest fork;
+  fork.set_stream_id(mine);
+  fork.set_new_stream_id(other);
+  EXPECT_CALL_FAILS(stub_->Fork(&context, fork, &info), FAILED_PRECONDITION, other);
+  EXPECT_EQ(shard_->Stats().calls_misrouted, 6u);
+  EXPECT_EQ(shard_->Stats().store.streams, 1u);
+}
+
+TEST_F(OverloadTest, FullQueueRefusesWithARetryHintAndRecovers) {
+  options_.threads = 1;
+  options_.queue_max = 2;
+  StartShard();
+  ASSERT_TRUE(memory::ArmFailpoints("store.create.before_commit=sleep:50").ok());
+  std::atomic<int> refused{0};
+  std::atomic<int> made{0};
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 12; ++i) {
+    callers.emplace_back([&, i] {
+      const grpc::Status status = Create("s" + std::to_string(i));
+      made += status.ok();
+      if (status.error_code() != grpc::StatusCode::RESOURCE_EXHAUSTED) return;
+      ++refused;
+      EXPECT_TRUE(rpc::GetDetail(rpc::FromGrpc(status), rpc::kRetryAfterMsDetail).has_value());
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_GT(refused, 0);
+  EXPECT_EQ(made + refused, 12);
+  EXPECT_EQ(shard_->Stats().calls_overloaded, uint64_t(refused));
+  EXPECT_TRUE(Create("later").ok());
+}
+
+TEST_F(OverloadTest, DrainingShardRefusesNewCalls) {
+  StartShard();
+  ASSERT_TRUE(Create("s").ok());
+  shard_->Drain();
+  v1::StreamInfo info;
+  EXPECT_CALL_FAILS(Describe("s", &info), UNAVAILABLE, "shutting down");
+  v1::SnapshotInfo snapshot;
+  EXPECT_CALL_FAILS(Put(MakeBlob("s", 1, 0, 4096), &snapshot), UNAVAILABLE, "shutting down");
+  EXPECT_EQ(shard_->Stats().store.streams, 1u);
+  StopShard();
+  StartShard();
+  EXPECT_TRUE(Describe("s", &info).ok());
+}
+
+}  // namespace
+}  // namespace lola::shard
