@@ -94,10 +94,11 @@ def check_includes(path, lines, report):
         if not match:
             continue
         include = match.group(2)
+        quoted = match.group(1) == '"'
         for banned in BANNED_LIBRARIES.get(room, []):
             if include.startswith(banned):
                 report(path, number, f"{room} must not include {include}")
-        folder = own_folder(include)
+        folder = own_folder(include) if quoted else None
         if folder is None or "*" in allowed or folder == room or folder.startswith(room + "/"):
             continue
         if room == "kernels" and folder == "kernels/core":
@@ -144,6 +145,7 @@ def check_dead_files(root, files, report):
     """A source file that no CMakeLists.txt names and a header that nobody includes are dead."""
     cmake = "\n".join((root / f).read_text(errors="replace") for f in files
                       if f.name == "CMakeLists.txt" or f.suffix == ".cmake")
+    words = set(re.findall(r"\w+", cmake))  # a foreach over names lists tests without "_test.cc"
     sources = [f for f in files if f.suffix in SOURCE_ENDINGS]
     included = set()
     for f in sources:
@@ -154,7 +156,8 @@ def check_dead_files(root, files, report):
     foreach_target = {f.as_posix() for f in sources
                       if "HWY_TARGET_INCLUDE" in (root / f).read_text(errors="replace")}
     for f in sources:
-        named = f.name in cmake or f.as_posix() in foreach_target
+        named = (f.name in cmake or f.as_posix() in foreach_target or
+                 f.stem.endswith("_test") and f.stem.removesuffix("_test") in words)
         if f.suffix in {".cc", ".cu"} and not named:
             report(f, 1, "dead file: no CMakeLists.txt names it")
         if f.suffix in {".h", ".cuh"} and f.as_posix() not in included:

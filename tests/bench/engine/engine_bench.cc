@@ -128,7 +128,7 @@ class EngineBench {
     std::printf("state %.3f MiB a stream, weights %.1f MiB %s, %s, %d threads, %s\n",
                 static_cast<double>(layout_.stride_bytes()) / (1 << 20),
                 static_cast<double>(model_.weight_bytes()) / (1 << 20),
-                std::string(engine::WeightDtypeName(model_.dtype())).c_str(),
+                kernels::DtypeName(model_.dtype()),
                 std::string(kernels::InstructionClass()).c_str(), plan_.threads,
                 layout_.settings().ToString().c_str());
     CheckBatchInvariance();
@@ -254,8 +254,9 @@ Plan Parse(int argc, char** argv) {
     } else if (flag == "--geometry" && has_value) {
       plan.geometry = argv[++i];
     } else if (flag == "--dtype" && has_value) {
-      plan.dtype = std::strcmp(argv[++i], "bfloat16") == 0 ? engine::WeightDtype::kBFloat16
-                                                           : engine::WeightDtype::kFloat32;
+      const auto dtype = engine::ParseWeightDtype(argv[++i]);
+      if (!dtype.ok()) Fail(dtype.status().ToString());
+      plan.dtype = *dtype;
     } else if (flag == "--profile" && has_value) {
       plan.profile = argv[++i];
     } else if (flag == "--threads" && has_value) {

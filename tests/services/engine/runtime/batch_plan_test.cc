@@ -41,7 +41,7 @@ TEST(BatchPlan, NothingToDoGivesNothing) {
 TEST(BatchPlan, AnyDemandsStayWithinLimitsAndMoveOn) {
   std::mt19937 random(1);
   for (int round = 0; round < 2000; ++round) {
-    const RowLimits limits{2 + random() % 100, 1};
+    const RowLimits limits{static_cast<uint32_t>(2 + random() % 100), 1};
     std::vector<RowDemand> demands(random() % 60);
     bool any = false, any_decode = false;
     for (RowDemand& demand : demands) {
@@ -58,8 +58,12 @@ TEST(BatchPlan, AnyDemandsStayWithinLimitsAndMoveOn) {
       if (!demands[i].decode) prefill += rows[i];
     }
     EXPECT_LE(total, limits.step_rows);
-    if (any) EXPECT_GT(total, 0u);
-    if (any_decode) EXPECT_LE(prefill, limits.prefill_rows_beside_decode);
+    if (any) {
+      EXPECT_GT(total, 0u);
+    }
+    if (any_decode) {
+      EXPECT_LE(prefill, limits.prefill_rows_beside_decode);
+    }
   }
 }
 

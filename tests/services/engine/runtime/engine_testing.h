@@ -101,7 +101,9 @@ class Client : public EventSink {
     std::lock_guard lock(mu_);
     for (size_t i = 0; i < event.ids.size(); ++i) {
       const uint64_t position = event.position + i;
-      if (!tokens_.empty()) EXPECT_GT(position, tokens_.back().position) << "duplicate";
+      if (!tokens_.empty()) {
+        EXPECT_GT(position, tokens_.back().position) << "duplicate";
+      }
       tokens_.push_back({position, event.ids[i]});
       if (event.replayed) ++replayed_;
     }

@@ -61,7 +61,9 @@ TEST(Recovery, CrashesAtRandomMomentsLeaveNoTrace) {
       worker.engine.reset();  // no goodbye
       ++crashes;
       for (const Client::Token& token : session.client->tokens()) {
-        if (!received.empty()) ASSERT_EQ(token.position, received.back().position + 1);
+        if (!received.empty()) {
+          ASSERT_EQ(token.position, received.back().position + 1);
+        }
         received.push_back(token);
       }
     }
@@ -114,8 +116,12 @@ TEST(Recovery, ADamagedNewestSnapshotMeansTheOlderOneAndAReport) {
     auto session = worker.Open("s");
     const RestoreReport report = session.client->opened().restore;
     EXPECT_EQ(report.skipped_snapshots, damaged);
-    if (damaged == 2) EXPECT_EQ(report.reused_tokens, 0u);
-    if (damaged == 1) EXPECT_GT(report.reused_tokens, 0u);
+    if (damaged == 2) {
+      EXPECT_EQ(report.reused_tokens, 0u);
+    }
+    if (damaged == 1) {
+      EXPECT_GT(report.reused_tokens, 0u);
+    }
     EXPECT_EQ(worker.Inspect("s")->state_digest, UndisturbedDigest());
     EXPECT_TRUE(worker.Eventually(
         [&](const EngineStatistics& now) { return now.skipped_snapshots == damaged; }));
