@@ -3,6 +3,7 @@
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "services/rpc/logging.h"
@@ -13,6 +14,8 @@ namespace lola::gateway {
 namespace {
 
 constexpr std::chrono::milliseconds kAnswerWithin{1000};
+// While a worker does not answer: a restarted one should be of use soon.
+constexpr std::chrono::milliseconds kPollAgain{200};
 
 uint64_t Weight(std::string_view stream_id, const std::string& address) {
   return XXH64(stream_id.data(), stream_id.size(), XXH64(address.data(), address.size(), 0));
@@ -49,7 +52,12 @@ void WorkerPool::Loop() {
   while (true) {
     Poll();
     std::unique_lock lock(mu_);
-    if (wake_.wait_for(lock, poll_every_, [this] { return stopping_; })) return;
+    bool all_answer = true;
+    for (const auto& [address, worker] : workers_) {
+      all_answer = all_answer && worker.status.healthy();
+    }
+    const auto pause = all_answer ? poll_every_ : std::min(poll_every_, kPollAgain);
+    if (wake_.wait_for(lock, pause, [this] { return stopping_; })) return;
   }
 }
 

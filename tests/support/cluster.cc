@@ -14,6 +14,7 @@
 #include <thread>
 #include <utility>
 
+#include "lola/v1/cluster.grpc.pb.h"
 #include "lola/v1/inference.grpc.pb.h"
 
 namespace lola::testing {
@@ -160,12 +161,31 @@ int Cluster::Revive() {
   return started;
 }
 
+bool Cluster::WaitWorkersKnown(int gateway) const {
+  auto stub = lola::v1::Cluster::NewStub(
+      grpc::CreateChannel(gateway_address(gateway), grpc::InsecureChannelCredentials()));
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (std::chrono::steady_clock::now() < deadline) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
+    lola::v1::ListWorkersReply reply;
+    int healthy = 0;
+    if (stub->ListWorkers(&context, {}, &reply).ok()) {
+      for (const auto& worker : reply.workers()) healthy += worker.healthy() ? 1 : 0;
+    }
+    if (healthy == options_.workers) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  return false;
+}
+
 void Cluster::StartAll() {
   Revive();
   bool up = true;
   for (int port : shard_ports_) up = WaitListening(port) && up;
   for (int port : worker_ports_) up = WaitListening(port) && up;
   for (int port : gateway_ports_) up = WaitListening(port) && up;
+  for (int i = 0; i < options_.gateways; ++i) up = WaitWorkersKnown(i) && up;
   if (!up) {
     std::fprintf(stderr, "cluster did not start:\n%s\n", Logs().c_str());
     std::abort();

@@ -30,7 +30,8 @@ class Cluster {
   explicit Cluster(ClusterOptions options);
   ~Cluster();
 
-  // Starts every process and waits until each listens. Aborts the test after 30 s.
+  // Starts every process that does not run and waits until each listens and the gateways know the
+  // workers. Aborts the test after 30 s.
   void StartAll();
   void StartShard(int index, const std::map<std::string, std::string>& env = {});
   void StartWorker(int index, const std::map<std::string, std::string>& env = {});
@@ -61,6 +62,8 @@ class Cluster {
  private:
   static std::string Address(int port) { return "127.0.0.1:" + std::to_string(port); }
   void WriteMap() const;
+  // Until the gateway knows every worker as healthy; false after 30 s.
+  bool WaitWorkersKnown(int gateway) const;
 
   const ClusterOptions options_;
   TempFolder folder_;
