@@ -15,10 +15,16 @@ namespace {
 
 using lola::store::StreamStore;
 
+struct Folder {
+  const std::string path =
+      std::filesystem::temp_directory_path() / ("lola_fuzz_" + lola::memory::NewUid());
+  ~Folder() { std::filesystem::remove_all(path); }
+};
+
 // The bytes are written behind the store's back into its database, once per input.
 void TryRecord(const std::string& bytes) {
-  static const std::string folder =
-      std::filesystem::temp_directory_path() / ("lola_fuzz_" + lola::memory::NewUid());
+  static const Folder made;
+  const std::string& folder = made.path;
   {
     if (!lola::memory::FileEnv::Real()->MakeFolder(folder).ok()) std::abort();
     auto db = lola::store::RecordDb::Open(folder + "/records", 1 << 20, nullptr);
