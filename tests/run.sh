@@ -31,7 +31,11 @@ case "${1:-}" in
 esac
 [ "${1:-}" = "--" ] && shift
 
-deploy/install_packages.sh
+if [ "$preset" = fuzz ]; then
+  deploy/install_packages.sh --fuzz
+else
+  deploy/install_packages.sh
+fi
 jobs=$(nproc)
 cmake --preset "$preset"
 cmake --build --preset "$preset" -j "$jobs"
