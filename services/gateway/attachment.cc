@@ -90,8 +90,9 @@ void Attachment::OnLinkReply(WorkerLink* link, v1::ServeReply reply) {
   }
   std::vector<v1::StreamReply> replies;
   if (absl::Status status = session_.OnReply(std::move(reply), &replies); !status.ok()) {
-    rpc::LogError("call ended by the gateway's own checks",
-                  {{"stream", session_.open().stream_id()}, {"status", status}});
+    const auto level = absl::IsInternal(status) ? rpc::LogLevel::kError : rpc::LogLevel::kInfo;
+    rpc::Log(level, "call ended by the gateway's own checks",
+             {{"stream", session_.open().stream_id()}, {"status", status}});
     return End(status);
   }
   for (v1::StreamReply& out : replies) sink_->Send(std::move(out));

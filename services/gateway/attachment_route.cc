@@ -164,7 +164,10 @@ void Attachment::Retry(const absl::Status& why) {
   pause_ = std::clamp(pause_ * 2, world_.pause_first, world_.pause_max);
   if (lost_.size() >= world_.workers->size()) lost_.clear();  // all failed: all again
   alarm_ = std::make_unique<grpc::Alarm>();
-  alarm_->Set(std::chrono::system_clock::now() + pause, [self = shared_from_this()](bool) {
+  // Weak: the alarm keeps its callback, and this object keeps the alarm.
+  alarm_->Set(std::chrono::system_clock::now() + pause, [weak = weak_from_this()](bool) {
+    const std::shared_ptr<Attachment> self = weak.lock();
+    if (self == nullptr) return;
     std::lock_guard lock(self->mu_);
     if (self->phase_ == Phase::kWaiting) self->Route();
   });

@@ -118,10 +118,7 @@ absl::Status Session::OnOpened(v1::ServeReply reply, std::vector<v1::StreamReply
   } else {
     if (position < delivered_) {
       replies->pop_back();
-      return absl::FailedPreconditionError("stream '" + open().stream_id() + "' ends at position " +
-                                           std::to_string(position) + ", before position " +
-                                           std::to_string(delivered_) +
-                                           " that was already delivered: it was rewound");
+      return Rewound(position);
     }
     reattached_ = true;
     if (ops_.empty()) end_ = position;
