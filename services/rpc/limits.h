@@ -6,18 +6,20 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "memory/limits.h"  // what the shard refuses too is said once, there
+
 namespace lola::rpc {
 
 // One gRPC message, either direction, every process.
 inline constexpr size_t kMessageBytesMax = size_t{8} << 20;
 
-inline constexpr size_t kStreamIdBytesMax = 128;
-inline constexpr size_t kRequestIdBytesMax = 128;
-inline constexpr size_t kTenantBytesMax = 128;
-inline constexpr size_t kSnapshotNameBytesMax = 128;
-inline constexpr size_t kLabelsMax = 32;
-inline constexpr size_t kLabelKeyBytesMax = 64;
-inline constexpr size_t kLabelValueBytesMax = 256;
+using memory::kLabelKeyBytesMax;
+using memory::kLabelsMax;
+using memory::kLabelValueBytesMax;
+using memory::kRequestIdBytesMax;
+using memory::kSnapshotNameBytesMax;
+using memory::kStreamIdBytesMax;
+using memory::kTenantBytesMax;
 
 inline constexpr size_t kAppendTextBytesMax = size_t{1} << 20;
 inline constexpr size_t kAppendTokensMax = size_t{256} << 10;
@@ -25,8 +27,8 @@ inline constexpr uint32_t kGenerateTokensMax = 1u << 20;
 inline constexpr size_t kStopStringsMax = 16;
 inline constexpr size_t kStopStringBytesMax = 256;
 
-inline constexpr uint32_t kListPageDefault = 100;
-inline constexpr uint32_t kListPageMax = 1000;
+using memory::kListPageDefault;
+using memory::kListPageMax;
 
 // Operations of one client call that are sent but not done; the gateway reads no further beyond it.
 inline constexpr size_t kOpsInFlightMax = 32;
