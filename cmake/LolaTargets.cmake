@@ -48,7 +48,9 @@ endfunction()
 
 # lola_fuzz(name SOURCES f.cc DEPS ...): f.cc defines LLVMFuzzerTestOneInput. With clang and
 # LOLA_FUZZ=ON a libFuzzer binary; otherwise a replay of seeds and mutations as a plain test.
+# The target fuzz_targets builds them all and nothing else.
 option(LOLA_FUZZ "build libFuzzer binaries (needs clang)" OFF)
+add_custom_target(fuzz_targets)
 function(lola_fuzz name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
   if(LOLA_FUZZ)
@@ -58,6 +60,7 @@ function(lola_fuzz name)
     lola_binary(${name} SOURCES ${ARG_SOURCES} ${CMAKE_SOURCE_DIR}/tests/support/fuzz_main.cc
                 DEPS ${ARG_DEPS})
   endif()
+  add_dependencies(fuzz_targets ${name})
   add_test(NAME ${name} COMMAND ${name} ${CMAKE_SOURCE_DIR}/tests/fuzz/corpus/${name} -runs=2000)
   set_tests_properties(${name} PROPERTIES LABELS fuzz TIMEOUT 300)
 endfunction()

@@ -12,16 +12,18 @@ endif()
 # The process may run where LIBRARY_PATH names stub folders: no run path may come from there.
 set(CMAKE_SKIP_BUILD_RPATH OFF)
 
-add_compile_options(-Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers)
+# CUDA sources take none of these: nvcc reads some of them as its own.
+set(LOLA_HOST $<COMPILE_LANGUAGE:C,CXX>)
+add_compile_options("$<${LOLA_HOST}:-Wall;-Wextra;-Wno-unused-parameter;-Wno-missing-field-initializers>")
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  add_compile_options(-Wno-restrict)  # g++ 12 sees overlaps inside std::string that are not there
+  add_compile_options($<${LOLA_HOST}:-Wno-restrict>)  # g++ 12 sees overlaps inside std::string that are not there
 endif()
 option(LOLA_WERROR "treat warnings as errors" OFF)
 if(LOLA_WERROR)
-  add_compile_options(-Werror)
+  add_compile_options($<${LOLA_HOST}:-Werror>)
 endif()
 # P2: a*b+c must mean the same in every translation unit; fused operations are written explicitly.
-add_compile_options(-ffp-contract=off)
+add_compile_options($<${LOLA_HOST}:-ffp-contract=off>)
 
 set(LOLA_SANITIZE "" CACHE STRING "comma separated sanitizers: address,undefined or thread")
 if(LOLA_SANITIZE)

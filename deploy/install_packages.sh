@@ -29,18 +29,21 @@ build_packages=(
 )
 test_packages=(
   "libgtest-dev = tests"
+  "libboost-context-dev = device kernels on the CPU, for tests"
   "libgmock-dev = tests"
   "libbenchmark-dev = benchmarks"
   "libopenblas-dev = what our matrix products are measured against"
   "libdnnl-dev = what our matrix products are measured against"
   "clang-format = lint test"
   "python3-yaml = checks of the deployment files"
+  "openssl = certificates for the TLS test"
   "prometheus = checks of rules and dashboard against real metrics"
 )
 python_packages=(
   "python3 = quick start, client, tests"
   "python3-grpcio = Python client"
   "python3-protobuf = Python client"
+  "python3-numpy = converter of LoLCATs checkpoints, tests"
 )
 runtime_packages=(
   "libgrpc++1.51 = RPC"

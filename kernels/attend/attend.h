@@ -32,11 +32,17 @@ constexpr size_t KeyOffset(size_t row, size_t dim, size_t head_dim) {
 }
 
 struct AttendSpan {
-  const void* keys = nullptr;      // blocked, as above; readable up to a whole block
-  const void* values = nullptr;    // [pairs, head_dim]; readable up to a whole block
-  size_t pairs = 0;                // live pairs for query row 0
-  bool causal = false;             // query row r sees pairs + r pairs; last span only
+  const void* keys = nullptr;    // blocked, as above; readable up to a whole block
+  const void* values = nullptr;  // [pairs, head_dim]; readable up to a whole block
+  size_t pairs = 0;              // live pairs for query row 0
+  bool causal = false;           // query row r sees pairs + r pairs; last span only
+  // float8 only: exponents of the rows, [pairs], readable up to a whole block.
+  const int8_t* key_exponents = nullptr;
+  const int8_t* value_exponents = nullptr;
   const float* queries = nullptr;  // [rows, head_dim] contiguous, as this span needs them rotated
+  // When given, each pair's weight (its share of the denominator) is added up here, query rows in
+  // order; [pairs], writable up to a whole block, to which dead pairs add zero.
+  float* mass = nullptr;
 };
 // Pairs beyond the live ones, up to the end of the block, must hold finite numbers.
 

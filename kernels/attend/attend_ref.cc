@@ -3,19 +3,30 @@
 #include <vector>
 
 #include "kernels/attend/attend.h"
+#include "kernels/core/float8.h"
 
 namespace lola::kernels {
 namespace {
 
-double Element(const void* data, Dtype dtype, size_t index) {
-  if (dtype == Dtype::kFloat32) return static_cast<const float*>(data)[index];
-  return ToFloat(static_cast<const BFloat16*>(data)[index]);
+double Element(const void* data, const int8_t* exponents, Dtype dtype, size_t row, size_t index) {
+  switch (dtype) {
+    case Dtype::kFloat32:
+      return static_cast<const float*>(data)[index];
+    case Dtype::kBFloat16:
+      return ToFloat(static_cast<const BFloat16*>(data)[index]);
+    case Dtype::kFloat8:
+      return double{ToFloat(static_cast<const Float8*>(data)[index])} * RowScale(exponents[row]);
+    case Dtype::kInt8:
+      break;  // weights only
+  }
+  return NAN;
 }
 
 struct SoftmaxPart {
   double top = -INFINITY;
   double sum = 0;
   std::vector<double> numerator;
+  std::vector<double> weights;  // of all live pairs, in order
 };
 
 SoftmaxPart AttendPairs(const AttendParams& p, size_t row) {
@@ -28,7 +39,7 @@ SoftmaxPart AttendPairs(const AttendParams& p, size_t row) {
       double dot = 0;
       for (size_t i = 0; i < d; ++i) {
         dot += static_cast<double>(span.queries[row * d + i]) *
-               Element(span.keys, p.dtype, KeyOffset(j, i, d));
+               Element(span.keys, span.key_exponents, p.dtype, j, KeyOffset(j, i, d));
       }
       logits.push_back(dot * p.scale);
       part.top = std::max(part.top, logits.back());
@@ -41,8 +52,10 @@ SoftmaxPart AttendPairs(const AttendParams& p, size_t row) {
     for (size_t j = 0; j < span.pairs + (span.causal ? row : 0); ++j) {
       const double weight = std::exp(logits[next++] - part.top);
       part.sum += weight;
+      part.weights.push_back(weight);
       for (size_t i = 0; i < d; ++i) {
-        part.numerator[i] += weight * Element(span.values, p.dtype, j * d + i);
+        part.numerator[i] +=
+            weight * Element(span.values, span.value_exponents, p.dtype, j, j * d + i);
       }
     }
   }
@@ -63,6 +76,14 @@ size_t AttendRef(const AttendParams& p) {
     if (p.mix == AttendMix::kShifted) denominator += p.epsilon * shift;
     for (size_t f = 0; !plain && f < p.feature_dim; ++f) {
       denominator += wl * p.features[row * p.feature_dim + f] * p.s[f];
+    }
+    size_t next = 0;
+    for (size_t s = 0; s < p.span_count; ++s) {
+      const AttendSpan& span = p.spans[s];
+      for (size_t j = 0; j < span.pairs + (span.causal ? row : 0); ++j, ++next) {
+        if (span.mass == nullptr) continue;
+        span.mass[j] = static_cast<float>(span.mass[j] + ws * part.weights[next] / denominator);
+      }
     }
     bool finite = true;
     for (size_t i = 0; i < p.head_dim; ++i) {

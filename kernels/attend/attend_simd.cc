@@ -1,6 +1,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/attend/attend_simd.cc"
 #include <cmath>
+#include <type_traits>
 
 #include "hwy/foreach_target.h"
 
@@ -43,14 +44,20 @@ struct RowBlock {
       b[c] = static_cast<const T*>(span.keys) + KeyOffset(column + c * kLanes, 0, d);
     }
     TileAccumulate<R, NV>(d, span.queries + row * d, d, 1, b, kKeyBlock, acc);
-    const VF scale = hn::Set(df, p.scale);
+    VF scale[NV];
+    LOLA_UNROLL(2) for (size_t c = 0; c < NV; ++c) {
+      scale[c] = hn::Set(df, p.scale);
+      if constexpr (std::is_same_v<T, Float8>) {
+        scale[c] = hn::Mul(scale[c], LoadScales(span.key_exponents + column + c * kLanes));
+      }
+    }
     const VF lane = hn::Iota(df, 0.0f);
     const VF hidden = hn::Set(df, -INFINITY);
     const bool masked = column + NV * kLanes > LivePairs(span, row);
     LOLA_UNROLL(8) for (size_t r = 0; r < R; ++r) {
       const float live = masked ? static_cast<float>(LivePairs(span, row + r)) : 0.0f;
       LOLA_UNROLL(2) for (size_t c = 0; c < NV; ++c) {
-        VF logit = hn::Mul(acc[r][c], scale);
+        VF logit = hn::Mul(acc[r][c], scale[c]);
         const size_t at = column + c * kLanes;
         if (masked) {
           const VF pair = hn::Add(lane, hn::Set(df, static_cast<float>(at)));
@@ -144,6 +151,40 @@ struct RowBlock {
     }
   }
 
+  // Row after row, so that the sums do not depend on which rows share a block.
+  void AddMass(const float (&ws)[R], const float (&inverse)[R]) {
+    const DF df;
+    for (size_t r = 0; r < R; ++r) {
+      const VF share = hn::Set(df, ws[r] * inverse[r]);
+      const float* w = weights + r * columns;
+      for (size_t s = 0; s < p.span_count; ++s) {
+        const AttendSpan& span = p.spans[s];
+        const size_t n = SpanColumns(span);
+        for (size_t j = 0; span.mass != nullptr && j < n; j += kLanes) {
+          hn::StoreU(hn::MulAdd(LoadF(w + j), share, LoadF(span.mass + j)), df, span.mass + j);
+        }
+        w += n;
+      }
+    }
+  }
+
+  // The values' powers of two go into the weights.
+  void ScaleWeights() {
+    const DF df;
+    float* w = weights;
+    for (size_t s = 0; s < p.span_count; ++s) {
+      const size_t n = SpanColumns(p.spans[s]);
+      for (size_t j = 0; j < n; j += kLanes) {
+        const VF scale = LoadScales(p.spans[s].value_exponents + j);
+        for (size_t r = 0; r < R; ++r) {
+          float* at = w + r * columns + j;
+          hn::StoreU(hn::Mul(LoadF(at), scale), df, at);
+        }
+      }
+      w += n;
+    }
+  }
+
   size_t Outputs() {
     float ws[R], wl[R], inverse[R];
     for (size_t r = 0; r < R; ++r) {
@@ -162,6 +203,8 @@ struct RowBlock {
       const float epsilon = p.mix == AttendMix::kShifted ? p.epsilon * shift : 0.0f;
       inverse[r] = 1.0f / ((ws[r] * sum[r] + wl[r] * mass) + epsilon);
     }
+    AddMass(ws, inverse);
+    if constexpr (std::is_same_v<T, Float8>) ScaleWeights();
     VF check[R];
     LOLA_UNROLL(8) for (size_t r = 0; r < R; ++r) check[r] = hn::Zero(DF());
     size_t column = 0;
@@ -199,7 +242,17 @@ size_t AttendRows(const AttendParams& p) {
 }
 
 size_t AttendSimd(const AttendParams& p) {
-  return p.dtype == Dtype::kFloat32 ? AttendRows<float>(p) : AttendRows<BFloat16>(p);
+  switch (p.dtype) {
+    case Dtype::kFloat32:
+      return AttendRows<float>(p);
+    case Dtype::kBFloat16:
+      return AttendRows<BFloat16>(p);
+    case Dtype::kFloat8:
+      return AttendRows<Float8>(p);
+    case Dtype::kInt8:
+      break;  // weights only
+  }
+  return p.rows;
 }
 
 }  // namespace HWY_NAMESPACE

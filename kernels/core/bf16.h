@@ -11,11 +11,19 @@
 namespace lola::kernels {
 
 // Element type of weights and of cached rows.
-enum class Dtype : uint8_t { kFloat32 = 0, kBFloat16 = 1 };
+enum class Dtype : uint8_t {
+  kFloat32 = 0,
+  kBFloat16 = 1,
+  kFloat8 = 2,  // cached rows only; kernels/core/float8.h
+  kInt8 = 3,    // weights only; kernels/gemm
+};
 
-constexpr size_t DtypeBytes(Dtype dtype) { return dtype == Dtype::kFloat32 ? 4 : 2; }
+constexpr size_t DtypeBytes(Dtype dtype) {
+  return dtype == Dtype::kFloat32 ? 4 : dtype == Dtype::kBFloat16 ? 2 : 1;
+}
 constexpr const char* DtypeName(Dtype dtype) {
-  return dtype == Dtype::kFloat32 ? "float32" : "bfloat16";
+  constexpr const char* kNames[] = {"float32", "bfloat16", "float8", "int8"};
+  return kNames[static_cast<uint8_t>(dtype)];
 }
 
 struct BFloat16 {

@@ -9,17 +9,18 @@
 namespace lola::kernels {
 namespace {
 
-// AVX-512 BF16: CPUID leaf 7, subleaf 1, EAX bit 5. Highway's answer already includes that the
-// system saves the wide registers.
-bool DetectBf16Dot() {
-#if defined(__x86_64__)
-  if ((hwy::SupportedTargets() & HWY_AVX3) == 0) return false;
+// CPUID leaf 7. Highway's answer already includes that the system saves the wide registers.
+struct Leaf7 {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) == 0) return false;
-  return (eax & (1u << 5)) != 0;
-#else
-  return false;
+};
+
+Leaf7 ReadLeaf7([[maybe_unused]] unsigned subleaf) {
+  Leaf7 leaf;
+#if defined(__x86_64__)
+  if ((hwy::SupportedTargets() & HWY_AVX3) == 0) return {};
+  if (__get_cpuid_count(7, subleaf, &leaf.eax, &leaf.ebx, &leaf.ecx, &leaf.edx) == 0) return {};
 #endif
+  return leaf;
 }
 
 // The best of the targets the kernels are compiled for (see kernels/CMakeLists.txt).
@@ -35,7 +36,12 @@ std::string_view DetectClass() {
 }  // namespace
 
 bool HasBf16Dot() {
-  static const bool has = DetectBf16Dot();
+  static const bool has = (ReadLeaf7(1).eax & (1u << 5)) != 0;  // AVX512_BF16
+  return has;
+}
+
+bool HasInt8Dot() {
+  static const bool has = (ReadLeaf7(0).ecx & (1u << 11)) != 0;  // AVX512_VNNI
   return has;
 }
 

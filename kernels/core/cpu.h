@@ -16,6 +16,10 @@ std::string_view InstructionClass();
 // True when the bf16 matrix products use the processor's own bf16 dot instruction.
 bool HasBf16Dot();
 
+// True when int8 matrix products use the processor's byte dot instruction. Their results do not
+// depend on it: int8 products have the same bits in every instruction class.
+bool HasInt8Dot();
+
 }  // namespace lola::kernels
 
 #endif  // LOLA_KERNELS_CORE_CPU_H_

@@ -15,6 +15,7 @@
 
 #include "hwy/highway.h"
 #include "kernels/core/bf16.h"
+#include "kernels/core/float8.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lola::kernels {
@@ -42,6 +43,29 @@ HWY_INLINE VF LoadF(const BFloat16* p) {
   const hn::Rebind<uint16_t, DF> du16;
   const auto bits = hn::LoadU(du16, reinterpret_cast<const uint16_t*>(p));
   return hn::BitCast(df, hn::ShiftLeft<16>(hn::PromoteTo(du, bits)));
+}
+
+// Without the row's power of two.
+HWY_INLINE VF LoadF(const Float8* p) {
+  const DF df;
+  const hn::RebindToSigned<DF> di;
+  const hn::Rebind<uint8_t, DF> du8;
+  const auto code = hn::PromoteTo(di, hn::LoadU(du8, reinterpret_cast<const uint8_t*>(p)));
+  const auto magnitude = hn::And(code, hn::Set(di, 0x7f));
+  const auto normal = hn::Add(hn::ShiftLeft<20>(magnitude), hn::Set(di, 120 << 23));
+  const VF subnormal = hn::Mul(hn::ConvertTo(df, magnitude), hn::Set(df, 0x1p-9f));
+  const auto size =
+      hn::IfThenElse(hn::Lt(magnitude, hn::Set(di, 8)), hn::BitCast(di, subnormal), normal);
+  return hn::BitCast(df, hn::Or(size, hn::ShiftLeft<24>(hn::Xor(code, magnitude))));
+}
+
+// Powers of two of kLanes rows.
+HWY_INLINE VF LoadScales(const int8_t* exponents) {
+  const DF df;
+  const hn::RebindToSigned<DF> di;
+  const hn::Rebind<int8_t, DF> di8;
+  const auto exponent = hn::PromoteTo(di, hn::LoadU(di8, exponents));
+  return hn::BitCast(df, hn::ShiftLeft<23>(hn::Add(exponent, hn::Set(di, 127))));
 }
 
 // acc[r][c] += sum over i ascending of a[r, i] * b_c[i, lanes]: R rows times NV vectors of columns.

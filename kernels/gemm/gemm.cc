@@ -17,8 +17,17 @@ constexpr size_t kPiecesPerThread = 4;
 
 const GemmKernels& KernelsFor(Dtype dtype) {
   if (dtype == Dtype::kFloat32) return Float32Kernels();
+  if (dtype == Dtype::kInt8) {
+    const GemmKernels* dot = Int8DotKernels();
+    return dot != nullptr ? *dot : Int8Kernels();
+  }
   const GemmKernels* dot = BFloat16DotKernels();
   return dot != nullptr ? *dot : BFloat16Kernels();
+}
+
+size_t StepsFor(Dtype dtype, size_t in) {
+  if (dtype == Dtype::kFloat32) return in;
+  return dtype == Dtype::kBFloat16 ? (in + 1) / 2 : (in + kInt8Group - 1) / kInt8Group;
 }
 
 // One pass: at most kRowsPerPass rows, already packed.
@@ -79,7 +88,7 @@ void Gemm(const GemmParams& p, ThreadPool& pool) {
   LOLA_CHECK_GE(p.output_stride, p.weights->out());
   const GemmKernels& kernels = KernelsFor(p.weights->dtype());
   const size_t in = p.weights->in();
-  const size_t steps = p.weights->dtype() == Dtype::kFloat32 ? in : (in + 1) / 2;
+  const size_t steps = StepsFor(p.weights->dtype(), in);
   thread_local std::vector<std::byte> packed;  // grows to the largest pass and stays
   for (size_t row = 0; row < p.rows; row += kRowsPerPass) {
     const size_t rows = std::min(kRowsPerPass, p.rows - row);

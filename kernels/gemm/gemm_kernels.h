@@ -2,12 +2,13 @@
 //
 // Rows are packed in blocks of R in {12, 8, 4, 2, 1} rows, largest first: block after block of
 // [steps, R] elements, so that a tile reads its inputs from one stream. A step is one input
-// (float32) or two (bfloat16); an element is a float, a pair of rounded floats or a bfloat16 pair,
-// as the set wants it.
+// (float32), two (bfloat16) or a group of 64 (int8); an element is a float, a pair of rounded
+// floats, a bfloat16 pair or a quantised group, as the set wants it.
 #ifndef LOLA_KERNELS_GEMM_GEMM_KERNELS_H_
 #define LOLA_KERNELS_GEMM_GEMM_KERNELS_H_
 
 #include <cstddef>
+#include <cstdint>
 
 namespace lola::kernels {
 
@@ -41,6 +42,16 @@ constexpr size_t RowBlock(size_t rows, size_t row_block_max) {
 const GemmKernels& Float32Kernels();
 const GemmKernels& BFloat16Kernels();     // portable: products of widened pairs
 const GemmKernels* BFloat16DotKernels();  // the processor's dot instruction, or null
+const GemmKernels& Int8Kernels();         // portable: whole numbers in floats, exact
+const GemmKernels* Int8DotKernels();      // the processor's byte dot instruction, or null
+
+// A row's group of up to kInt8Group inputs, quantised as gemm.h says.
+struct Int8GroupInfo {
+  float step;      // not finite when an input is not
+  int32_t offset;  // -128 * sum of p: undoes the 128 that the packed weights carry
+};
+// Writes kInt8Group values p, zeros behind the n-th.
+Int8GroupInfo QuantizeGroup(const float* x, size_t n, int8_t* p);
 
 }  // namespace lola::kernels
 

@@ -40,6 +40,16 @@ size_t SelectTopRef(std::span<Candidate> candidates, size_t keep) {
   return CountNonFinite(candidates);
 }
 
+size_t MassPrefix(std::span<const Candidate> ranked, double share) {
+  double total = 0;
+  for (const Candidate& candidate : ranked) total += candidate.score;
+  double held = 0;
+  size_t count = 0;
+  // A NaN makes every comparison false: all are taken, and the caller has counted it.
+  while (count < ranked.size() && !(held >= share * total)) held += ranked[count++].score;
+  return count;
+}
+
 float RandomScore(int64_t position) {
   uint64_t x = static_cast<uint64_t>(position) + 0x9e3779b97f4a7c15u;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;

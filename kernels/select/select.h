@@ -25,6 +25,10 @@ bool RanksBefore(const Candidate& a, const Candidate& b);
 size_t SelectTop(std::span<Candidate> candidates, size_t keep);
 size_t SelectTopRef(std::span<Candidate> candidates, size_t keep);  // full sort
 
+// The fewest leading candidates whose scores hold at least `share` of the sum of all: summed in
+// float64 in the order given. REQUIRES: ranked by RanksBefore, scores not negative, 0 < share <= 1.
+size_t MassPrefix(std::span<const Candidate> ranked, double share);
+
 // A fixed hash of a position, as a score in [0, 1): the random control.
 float RandomScore(int64_t position);
 

@@ -1,13 +1,12 @@
 #include "memory/snapshot/preface.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstring>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
+#include "memory/hash_stream.h"
 #include "memory/text.h"
 
 namespace lola::memory {
@@ -129,13 +128,7 @@ absl::Status ReadSections(Cursor& cursor, Preface& preface) {
 
 }  // namespace
 
-Hash128 HashOf(std::span<const std::byte> bytes) {
-  XXH128_canonical_t canonical;
-  XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes.data(), bytes.size()));
-  Hash128 hash;
-  std::memcpy(hash.data(), canonical.digest, hash.size());
-  return hash;
-}
+Hash128 HashOf(std::span<const std::byte> bytes) { return HashStream::Of(bytes); }
 
 std::string HashHex(const Hash128& hash) {
   constexpr char kDigits[] = "0123456789abcdef";
@@ -203,9 +196,10 @@ absl::StatusOr<size_t> PrefaceSize(std::span<const std::byte> head) {
     return Damaged("magic", "not a LoLA snapshot");
   }
   const uint32_t version = cursor.Take<uint32_t>();
-  if (version != kSnapshotVersion) {
+  if (version < kSnapshotVersionMin || version > kSnapshotVersion) {
     return absl::FailedPreconditionError(absl::StrCat("snapshot version: blob has ", version,
-                                                      ", this build reads ", kSnapshotVersion));
+                                                      ", this build reads ", kSnapshotVersionMin,
+                                                      " to ", kSnapshotVersion));
   }
   const uint32_t total = cursor.Take<uint32_t>();
   const uint32_t body = cursor.Take<uint32_t>();
@@ -242,6 +236,7 @@ absl::StatusOr<Preface> DecodePreface(std::span<const std::byte> bytes) {
   }
   Cursor cursor(bytes.subspan(kPrefaceFixedBytes, body));
   Preface preface;
+  std::memcpy(&preface.version, bytes.data() + 8, sizeof(preface.version));
   preface.position = cursor.Take<uint64_t>();
   preface.record_bytes = cursor.Take<uint64_t>();
   preface.model = cursor.TakeHash();

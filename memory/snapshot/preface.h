@@ -23,7 +23,10 @@ std::string HashHex(const Hash128& hash);  // 32 lower-case digits
 // INVALID_ARGUMENT unless `hex` is 32 hex digits; `field` is named.
 absl::StatusOr<Hash128> HashFromHex(std::string_view hex, std::string_view field);
 
-inline constexpr uint32_t kSnapshotVersion = 1;
+// 1: the first release; 2: settings and record sections that version 1 does not know. A writer
+// takes the lowest version that can say what it has to say.
+inline constexpr uint32_t kSnapshotVersionMin = 1;
+inline constexpr uint32_t kSnapshotVersion = 2;
 inline constexpr size_t kPrefaceBytesMax = 1 << 20;
 inline constexpr size_t kSectionsMax = 8192;
 
@@ -44,7 +47,7 @@ struct PrefaceSection {
 };
 
 struct Preface {
-  uint32_t version = kSnapshotVersion;
+  uint32_t version = kSnapshotVersionMin;
   uint64_t position = 0;      // tokens consumed by the state
   uint64_t record_bytes = 0;  // size of the record that follows
   Hash128 model{};            // model fingerprint

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
+#include "memory/hash_stream.h"
 #include "memory/snapshot/identity.h"
 #include "memory/snapshot/verify.h"
 #include "memory/stream/stream_state.h"
@@ -22,12 +23,13 @@ struct SnapshotReader::State {
   BlobVerifier verifier;
   bool checked = false;  // the preface was compared
   size_t written = 0;    // record bytes
+  HashStream digest;     // of them as they lie in the record
   absl::Status failed;
 };
 
 SnapshotReader::SnapshotReader(const SnapshotIdentity& expected, const StateLayout& layout,
                                std::span<std::byte> record, std::optional<uint64_t> position)
-    : state_(new State{expected, layout, record, position, {}, false, 0, {}}) {
+    : state_(new State{expected, layout, record, position, {}, false, 0, {}, {}}) {
   LOLA_CHECK_EQ(record.size(), layout.stride_bytes());
 }
 SnapshotReader::~SnapshotReader() = default;
@@ -70,6 +72,7 @@ absl::Status SnapshotReader::Feed(std::span<const std::byte> bytes) {
   // Everything beyond the preface belongs to the record; the verifier refused surplus bytes.
   const size_t fresh = std::min<uint64_t>(bytes.size(), s.verifier.record_bytes_fed() - s.written);
   std::memcpy(s.record.data() + s.written, bytes.data() + bytes.size() - fresh, fresh);
+  s.digest.Update(s.record.subspan(s.written, fresh));  // while it is in the cache
   s.written += fresh;
   return absl::OkStatus();
 }
@@ -82,7 +85,7 @@ absl::StatusOr<uint64_t> SnapshotReader::State::CheckRecord(const Preface& prefa
     return absl::DataLossError(absl::StrCat("snapshot position: preface has ", preface.position,
                                             ", record has ", state.position()));
   }
-  const Digest128 digest = state.Digest();
+  const Digest128 digest = this->digest.Digest();
   if (digest != preface.digest) {
     return absl::DataLossError(absl::StrCat("snapshot digest: preface has ",
                                             HashHex(preface.digest), ", record has ",

@@ -1,25 +1,21 @@
 #include "memory/snapshot/verify.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <cstring>
 #include <optional>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "memory/hash_stream.h"
 
 namespace lola::memory {
 
 struct BlobVerifier::State {
-  State() : stream(XXH3_createState()) {}
-  ~State() { XXH3_freeState(stream); }
-
   absl::Status TakePreface(std::span<const std::byte>& bytes);
   absl::Status TakeRecord(std::span<const std::byte> bytes);
   absl::Status EndSection();
 
-  XXH3_state_t* stream;
+  HashStream hash;  // of the section so far
   uint64_t fed = 0;
   std::vector<std::byte> head;  // preface bytes gathered so far
   size_t head_size = 0;         // of the whole preface; 0 = not known yet
@@ -51,15 +47,12 @@ absl::Status BlobVerifier::State::TakePreface(std::span<const std::byte>& bytes)
   if (!decoded.ok()) return decoded.status();
   preface = *std::move(decoded);
   section_left = preface->sections[0].size;
-  XXH3_128bits_reset(stream);
+  hash.Reset();
   return absl::OkStatus();
 }
 
 absl::Status BlobVerifier::State::EndSection() {
-  XXH128_canonical_t canonical;
-  XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(stream));
-  Hash128 actual;
-  std::memcpy(actual.data(), canonical.digest, actual.size());
+  const Hash128 actual = hash.Digest();
   const PrefaceSection& now = preface->sections[section];
   if (actual != now.hash) {
     return absl::DataLossError(absl::StrCat("snapshot section ", now.name, " (", now.size,
@@ -68,7 +61,7 @@ absl::Status BlobVerifier::State::EndSection() {
   }
   if (++section < preface->sections.size()) {
     section_left = preface->sections[section].size;
-    XXH3_128bits_reset(stream);
+    hash.Reset();
   }
   return absl::OkStatus();
 }
@@ -81,7 +74,7 @@ absl::Status BlobVerifier::State::TakeRecord(std::span<const std::byte> bytes) {
                                               head_size + preface->record_bytes));
     }
     const size_t count = std::min<uint64_t>(section_left, bytes.size());
-    XXH3_128bits_update(stream, bytes.data(), count);
+    hash.Update(bytes.first(count));
     section_left -= count;
     bytes = bytes.subspan(count);
     if (section_left == 0) {

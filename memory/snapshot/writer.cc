@@ -4,19 +4,27 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "memory/hash_stream.h"
 #include "memory/snapshot/identity.h"
 #include "memory/stream/stream_state.h"
 
 namespace lola::memory {
 namespace {
 
+constexpr size_t kHashBlockBytes = 256 << 10;  // stays in the second-level cache
+
 // One section for the header page and one for each layer: a layer range is a run of sections.
-std::vector<PrefaceSection> MakeSections(const StateLayout& layout,
-                                         std::span<const std::byte> record) {
-  std::vector<PrefaceSection> sections;
+// Hashes them and the whole record in one pass over memory.
+void MakeSections(const StateLayout& layout, std::span<const std::byte> record, Preface* preface) {
+  HashStream whole, part;
   const auto add = [&](std::string name, size_t begin, size_t end) {
-    sections.push_back(
-        {std::move(name), begin, end - begin, HashOf(record.subspan(begin, end - begin))});
+    part.Reset();
+    for (size_t at = begin; at < end; at += kHashBlockBytes) {
+      const auto block = record.subspan(at, std::min(kHashBlockBytes, end - at));
+      part.Update(block);
+      whole.Update(block);
+    }
+    preface->sections.push_back({std::move(name), begin, end - begin, part.Digest()});
   };
   add("header", 0, layout.layer(0).begin);
   for (uint32_t i = 0; i < layout.geometry().layers; ++i) {
@@ -24,7 +32,7 @@ std::vector<PrefaceSection> MakeSections(const StateLayout& layout,
     add(absl::StrCat("layer ", i), layout.layer(i).begin,
         last ? record.size() : layout.layer(i + 1).begin);
   }
-  return sections;
+  preface->digest = whole.Digest();
 }
 
 }  // namespace
@@ -50,13 +58,13 @@ absl::StatusOr<SnapshotWriter> SnapshotWriter::Create(const SnapshotIdentity& id
   }
   SnapshotWriter writer;
   Preface& preface = writer.preface_;
+  preface.version = identity.settings.Extended() ? kSnapshotVersion : kSnapshotVersionMin;
   preface.position = state.position();
   preface.record_bytes = record.size();
   preface.model = *model;
-  preface.digest = state.Digest();
   preface.geometry = GeometryFields(identity.geometry);
   preface.settings = SettingsFields(identity.settings);
-  preface.sections = MakeSections(layout, record);
+  MakeSections(layout, record, &preface);
   writer.preface_bytes_ = EncodePreface(preface);
   writer.record_ = record;
   return writer;

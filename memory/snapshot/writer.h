@@ -28,7 +28,7 @@ struct SnapshotIdentity {
 
 class SnapshotWriter {
  public:
-  // Computes all checksums and the state digest (about the time of reading the record twice).
+  // Computes all checksums and the state digest (about the time of reading the record once).
   // INVALID_ARGUMENT when the record does not fit the identity.
   static absl::StatusOr<SnapshotWriter> Create(const SnapshotIdentity& identity,
                                                const StateLayout& layout,

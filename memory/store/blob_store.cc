@@ -1,6 +1,7 @@
 #include "memory/store/blob_store.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -8,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "memory/env/failpoint.h"
 #include "memory/env/random.h"
-#include "xxhash.h"
+#include "memory/hash_stream.h"
 
 namespace lola::store {
 namespace {
@@ -17,28 +18,22 @@ constexpr char kBlobFolder[] = "/blobs";
 constexpr char kStagedFolder[] = "/tmp";
 constexpr char kBrokenSuffix[] = ".broken";
 
-class Xxh3 {
+class Checksum {
  public:
-  Xxh3() : state_(XXH3_createState()) { XXH3_128bits_reset(state_); }
-  ~Xxh3() { XXH3_freeState(state_); }
-  Xxh3(const Xxh3&) = delete;
-  Xxh3& operator=(const Xxh3&) = delete;
-
-  void Update(std::string_view data) { XXH3_128bits_update(state_, data.data(), data.size()); }
+  void Update(std::string_view data) { hash_.Update(std::as_bytes(std::span(data))); }
   std::string Digest() const {
-    XXH128_canonical_t canonical;
-    XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state_));
-    return std::string(reinterpret_cast<const char*>(canonical.digest), sizeof(canonical.digest));
+    const auto digest = hash_.Digest();
+    return std::string(reinterpret_cast<const char*>(digest.data()), digest.size());
   }
 
  private:
-  XXH3_state_t* const state_;
+  memory::HashStream hash_;
 };
 
 }  // namespace
 
-struct BlobWriter::Hash : Xxh3 {};
-struct BlobReader::Hash : Xxh3 {};
+struct BlobWriter::Hash : Checksum {};
+struct BlobReader::Hash : Checksum {};
 
 BlobWriter::BlobWriter(memory::FileEnv& files, const std::string& folder, std::string blob_id)
     : files_(files),
@@ -89,23 +84,20 @@ BlobReader::BlobReader(std::string path, std::unique_ptr<memory::ReadableFile> f
 
 BlobReader::~BlobReader() = default;
 
-absl::StatusOr<std::string_view> BlobReader::Next(size_t bytes_max) {
+absl::Status BlobReader::Next(size_t bytes_max, std::string* piece) {
   const uint64_t bytes = std::min<uint64_t>(bytes_max, size() - offset_);
-  if (buffer_.size() < bytes) buffer_.resize(bytes);
-  if (absl::Status status = file_->Read(offset_, std::span(buffer_.data(), bytes)); !status.ok()) {
-    return status;
+  piece->resize(bytes);
+  if (bytes == 0 && offset_ > 0) return absl::OkStatus();
+  absl::Status status = file_->Read(offset_, std::span(piece->data(), bytes));
+  if (!status.ok()) return status;
+  hash_->Update(*piece);
+  offset_ += bytes;
+  if (offset_ == size() && hash_->Digest() != checksum_) {
+    return absl::DataLossError(
+        absl::StrCat(path_, ": checksum is ", absl::BytesToHexString(hash_->Digest()),
+                     ", was written as ", absl::BytesToHexString(checksum_)));
   }
-  const std::string_view piece(buffer_.data(), bytes);
-  if (bytes > 0 || offset_ == 0) {
-    hash_->Update(piece);
-    offset_ += bytes;
-    if (offset_ == size() && hash_->Digest() != checksum_) {
-      return absl::DataLossError(
-          absl::StrCat(path_, ": checksum is ", absl::BytesToHexString(hash_->Digest()),
-                       ", was written as ", absl::BytesToHexString(checksum_)));
-    }
-  }
-  return piece;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<BlobStore>> BlobStore::Open(memory::FileEnv& files,

@@ -54,9 +54,9 @@ class BlobReader {
   BlobReader& operator=(const BlobReader&) = delete;
 
   uint64_t size() const { return file_->size(); }
-  // The next piece, at most `bytes_max`; empty at the end. Valid until the next call. With the last
-  // piece the checksum is compared: DATA_LOSS names the file, and that piece is not handed out.
-  absl::StatusOr<std::string_view> Next(size_t bytes_max);
+  // Puts the next piece into `piece`, at most `bytes_max`; empty at the end. With the last piece
+  // the checksum is compared: DATA_LOSS names the file, and that piece is not to be used.
+  absl::Status Next(size_t bytes_max, std::string* piece);
 
  private:
   friend class BlobStore;
@@ -67,7 +67,6 @@ class BlobReader {
   const std::unique_ptr<memory::ReadableFile> file_;
   const std::string checksum_;
   std::unique_ptr<Hash> hash_;
-  std::string buffer_;
   uint64_t offset_ = 0;
 };
 

@@ -51,6 +51,23 @@ absl::Status First(std::initializer_list<absl::Status> checks) {
   return absl::OkStatus();
 }
 
+// A stream without a parent is not a copy.
+absl::Status CheckCopy(const v1::CreateStreamRequest& request) {
+  if (request.parent().empty()) {
+    if (request.forked_at() == 0 && !request.unfinished()) return absl::OkStatus();
+    return InvalidArgumentError(StrCat("parent: is empty, forked_at is ", request.forked_at(),
+                                       ", unfinished is ", request.unfinished()));
+  }
+  if (request.unfinished() && request.request_id().empty()) {
+    return InvalidArgumentError("request_id: is empty, unfinished needs one");
+  }
+  if (request.forked_at() > memory::kPositionMax) {
+    return InvalidArgumentError(
+        StrCat("forked_at: ", request.forked_at(), " is beyond ", memory::kPositionMax));
+  }
+  return memory::ValidateStreamId("parent", request.parent());
+}
+
 }  // namespace
 
 absl::Status CheckCreate(const v1::CreateStreamRequest& request) {
@@ -58,6 +75,7 @@ absl::Status CheckCreate(const v1::CreateStreamRequest& request) {
     return InvalidArgumentError(StrCat("state_bytes: is ", request.state_bytes(), ", at most ",
                                        memory::kStateBytesMax, " is allowed"));
   }
+  if (absl::Status status = CheckCopy(request); !status.ok()) return status;
   return First({memory::ValidateStreamId("stream_id", request.stream_id()),
                 CheckBytes("tenant", request.tenant(), memory::kTenantBytesMax),
                 CheckBytes("request_id", request.request_id(), memory::kRequestIdBytesMax),
@@ -89,6 +107,10 @@ absl::Status CheckFork(const v1::ForkStreamRequest& request) {
   return First({memory::ValidateStreamId("new_stream_id", request.new_stream_id()),
                 CheckBytes("request_id", request.request_id(), memory::kRequestIdBytesMax),
                 CheckLabels(request.labels())});
+}
+
+absl::Status CheckRewind(const v1::RewindStreamRequest& request) {
+  return CheckBytes("request_id", request.request_id(), memory::kRequestIdBytesMax);
 }
 
 absl::Status CheckSnapshotHeader(const v1::PutSnapshotHeader& header) {

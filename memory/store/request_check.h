@@ -13,6 +13,7 @@ absl::Status CheckCreate(const v1::CreateStreamRequest& request);
 absl::Status CheckAcquire(const v1::AcquireRequest& request);
 absl::Status CheckRenew(const v1::RenewRequest& request);
 absl::Status CheckFork(const v1::ForkStreamRequest& request);
+absl::Status CheckRewind(const v1::RewindStreamRequest& request);
 absl::Status CheckSnapshotHeader(const v1::PutSnapshotHeader& header);
 // The batch as a whole: RESOURCE_EXHAUSTED when too large, INVALID_ARGUMENT for a stream named
 // twice.

@@ -175,6 +175,7 @@ absl::Status StoreImpl::CollectGarbage() {
 absl::Status StoreImpl::CollectNow() {
   std::lock_guard lock(collect_mu_);
   absl::Status expire = ExpireStreams();
+  if (absl::Status drop = DropUnfinished(); expire.ok()) expire = drop;
   absl::Status doubtful = NoteDoubtfulBlobs();
   absl::Status garbage = CollectGarbage();
   table_->Trim(kCachedStreamsMax);

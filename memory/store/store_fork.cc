@@ -25,6 +25,20 @@ void CutSnapshots(uint64_t position, StreamRecord* record) {
               list->end());
 }
 
+// So that the same request is known when it comes again.
+void RememberRewind(const v1::RewindStreamRequest& request, uint64_t position,
+                    StreamRecord* after) {
+  if (request.request_id().empty()) return;
+  if (size_t(after->rewinds_size()) >= memory::kRewindIdsKept) {
+    after->mutable_rewinds()->DeleteSubrange(0, 1);
+  }
+  v1::RewindInfo& rewind = *after->add_rewinds();
+  rewind.set_request_id(request.request_id());
+  rewind.set_position(position);
+  rewind.set_snapshot_name(request.snapshot_name());
+  rewind.set_owner_epoch(after->owner_epoch());
+}
+
 void AppendSegment(memory::LogId log_id, uint64_t from, StreamRecord* record) {
   auto* segment = record->add_log();
   segment->set_log_id(log_id);
@@ -38,6 +52,7 @@ StreamRecord MakeChild(const StreamRecord& parent, uint64_t position, size_t sna
   child.clear_owner_instance();
   child.clear_owner_epoch();
   child.clear_lease_ms();
+  child.clear_rewinds();
   child.set_parent(parent.stream_id());
   child.set_forked_at(position);
   CutLog(position, &child);
@@ -75,6 +90,7 @@ absl::StatusOr<v1::StreamInfo> StoreImpl::Fork(const v1::ForkStreamRequest& requ
     return absl::NotFoundError(
         absl::StrCat("stream ", memory::Quoted(request.stream_id()), " not found"));
   }
+  if (absl::Status status = CheckFinished(parent.record); !status.ok()) return status;
   const uint64_t position = request.has_at_position() ? request.at_position() : parent.committed;
   if (position > parent.committed) {
     return absl::OutOfRangeError(absl::StrCat("at_position: is ", position, ", stream ",
@@ -159,13 +175,40 @@ absl::Status StoreImpl::Truncate(StreamEntry& stream, uint64_t position, StreamR
   return absl::OkStatus();
 }
 
-absl::StatusOr<v1::StreamInfo> StoreImpl::Rewind(const v1::RewindStreamRequest& request) {
-  auto stream = table_->LockExisting(request.stream_id());
-  if (!stream.ok()) return stream.status();
-  StreamEntry& entry = **stream;
+// The answer to the request that `done` remembers, now that it comes once more: what was true then.
+absl::StatusOr<v1::StreamInfo> StoreImpl::RewoundBefore(
+    const StreamEntry& stream, const v1::RewindInfo& done,
+    const v1::RewindStreamRequest& request) const {
+  const bool by_name = request.to_case() == v1::RewindStreamRequest::kSnapshotName;
+  const bool same = by_name ? done.snapshot_name() == request.snapshot_name()
+                            : done.snapshot_name().empty() && done.position() == request.position();
+  if (!same) {
+    const std::string went = done.snapshot_name().empty()
+                                 ? absl::StrCat("position ", done.position())
+                                 : absl::StrCat("snapshot ", memory::Quoted(done.snapshot_name()),
+                                                " at ", done.position());
+    return absl::AlreadyExistsError(absl::StrCat(
+        "request_id: ", memory::Quoted(request.request_id()), " rewound stream ",
+        memory::Quoted(request.stream_id()), " to ", went, ", not to ",
+        by_name ? memory::Quoted(request.snapshot_name()) : absl::StrCat(request.position())));
+  }
+  v1::StreamInfo info = ToInfo(stream);
+  info.set_committed_position(done.position());
+  info.set_owner_epoch(done.owner_epoch());
+  info.clear_owner();
+  info.clear_lease_remaining_ms();
+  auto* list = info.mutable_snapshots();
+  list->erase(std::remove_if(list->begin(), list->end(),
+                             [&](const auto& s) { return s.position() > done.position(); }),
+              list->end());
+  return info;
+}
+
+absl::StatusOr<uint64_t> StoreImpl::RewindTarget(const StreamEntry& stream,
+                                                 const v1::RewindStreamRequest& request) {
   uint64_t position = request.position();
   if (request.to_case() == v1::RewindStreamRequest::kSnapshotName) {
-    const auto& list = entry.record.snapshots();
+    const auto& list = stream.record.snapshots();
     const auto found = std::find_if(list.begin(), list.end(), [&](const auto& snapshot) {
       return !request.snapshot_name().empty() && snapshot.info().name() == request.snapshot_name();
     });
@@ -178,11 +221,24 @@ absl::StatusOr<v1::StreamInfo> StoreImpl::Rewind(const v1::RewindStreamRequest& 
   } else if (request.to_case() != v1::RewindStreamRequest::kPosition) {
     return absl::InvalidArgumentError("to: neither position nor snapshot_name is given");
   }
-  if (position > entry.committed) {
-    return absl::OutOfRangeError(absl::StrCat("position: is ", position, ", stream ",
-                                              memory::Quoted(request.stream_id()), " ends at ",
-                                              entry.committed));
+  if (position <= stream.committed) return position;
+  return absl::OutOfRangeError(absl::StrCat("position: is ", position, ", stream ",
+                                            memory::Quoted(request.stream_id()), " ends at ",
+                                            stream.committed));
+}
+
+absl::StatusOr<v1::StreamInfo> StoreImpl::Rewind(const v1::RewindStreamRequest& request) {
+  if (absl::Status status = CheckRewind(request); !status.ok()) return status;
+  auto stream = LockFinished(request.stream_id());
+  if (!stream.ok()) return stream.status();
+  StreamEntry& entry = **stream;
+  for (const v1::RewindInfo& done : entry.record.rewinds()) {
+    if (request.request_id().empty() || done.request_id() != request.request_id()) continue;
+    return RewoundBefore(entry, done, request);
   }
+  const auto target = RewindTarget(entry, request);
+  if (!target.ok()) return target.status();
+  const uint64_t position = *target;
   StreamRecord after = entry.record;
   const std::string instance = after.owner().empty() ? "" : after.owner_instance();
   after.clear_owner();
@@ -190,6 +246,7 @@ absl::StatusOr<v1::StreamInfo> StoreImpl::Rewind(const v1::RewindStreamRequest& 
   after.clear_lease_ms();
   after.set_owner_epoch(entry.record.owner_epoch() + 1);
   after.set_last_used_unix_ms(options_.clock->UnixMs());
+  RememberRewind(request, position, &after);
   CutSnapshots(position, &after);
   rocksdb::WriteBatch batch;
   if (position < entry.committed) {

@@ -50,6 +50,9 @@ v1::StreamInfo StoreImpl::ToInfo(const StreamEntry& stream) const {
   info.set_ttl_ms(record.ttl_ms());
   info.set_partition(memory::PartitionOf(record.stream_id(), options_.partitions));
   info.set_state_bytes(record.state_bytes());
+  info.set_request_id(record.request_id());
+  info.set_unfinished(record.unfinished());
+  *info.mutable_rewinds() = record.rewinds();
   return info;
 }
 
@@ -117,6 +120,7 @@ absl::Status StoreImpl::Publish(StreamEntry& stream, StreamRecord record, uint64
   stream.committed = committed;
   stream.exists = true;
   ScheduleExpiry(stream.record, 0);
+  NoteUnfinished(stream.record);
   Count([](StoreStats& counts) { ++counts.streams; });
   return absl::OkStatus();
 }

@@ -85,6 +85,14 @@ class StoreImpl final : public StreamStore {
   }
   void ScheduleExpiry(const StreamRecord& record, int64_t grace_ms);
 
+  // store_unfinished.cc
+  // UNAVAILABLE while the stream's copy from another shard is under way.
+  static absl::Status CheckFinished(const StreamRecord& record);
+  absl::StatusOr<LockedStream> LockFinished(std::string_view stream_id);  // also NOT_FOUND
+  void NoteUnfinished(const StreamRecord& record);  // REQUIRES: its stream is locked, or Start
+  bool CopierGone(const StreamRecord& record) const;
+  absl::Status DropUnfinished();
+
   // store_append.cc
   struct PreparedEntry;
   absl::Status PrepareEntry(const v1::AppendEntry& entry, StreamEntry& stream,
@@ -103,6 +111,11 @@ class StoreImpl final : public StreamStore {
   // store_fork.cc
   absl::Status Truncate(StreamEntry& stream, uint64_t position, StreamRecord* after,
                         rocksdb::WriteBatch* batch);
+  absl::StatusOr<v1::StreamInfo> RewoundBefore(const StreamEntry& stream,
+                                               const v1::RewindInfo& done,
+                                               const v1::RewindStreamRequest& request) const;
+  static absl::StatusOr<uint64_t> RewindTarget(const StreamEntry& stream,
+                                               const v1::RewindStreamRequest& request);
   absl::StatusOr<bool> OnlyReader(memory::LogId log_id, const std::string& uid) const;
 
   // store_collect.cc
@@ -129,6 +142,9 @@ class StoreImpl final : public StreamStore {
 
   std::mutex expiry_mu_;
   std::multimap<int64_t, std::string> expiry_;  // guarded by expiry_mu_: when to look at a stream
+
+  std::mutex unfinished_mu_;
+  std::set<std::string> unfinished_;  // guarded by unfinished_mu_: ids; more than there are is fine
 
   std::mutex doubtful_mu_;
   std::vector<std::string> doubtful_blobs_;  // guarded by doubtful_mu_: their commit failed

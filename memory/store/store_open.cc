@@ -128,6 +128,7 @@ absl::Status StoreImpl::ScanStreams(std::set<std::string>* blobs) {
     if (!record.owner().empty()) {
       leases_.AddStream(record.owner_instance(), now_ms + record.lease_ms());
     }
+    NoteUnfinished(record);
     ScheduleExpiry(record, record.ttl_ms() / 16);  // the stored time of use may lag that much
     return true;
   });

@@ -10,6 +10,11 @@ absl::StatusOr<v1::AcquireReply> StoreImpl::Acquire(const v1::AcquireRequest& re
   auto stream = table_->LockExisting(request.stream_id());
   if (!stream.ok()) return stream.status();
   StreamEntry& entry = **stream;
+  // Its copier is known by the id of the request that made it.
+  if (absl::Status status = CheckFinished(entry.record);
+      !status.ok() && entry.record.request_id() != request.worker_instance()) {
+    return status;
+  }
   if (entry.record.model_fingerprint() != request.model_fingerprint()) {
     return absl::FailedPreconditionError(absl::StrCat(
         "model_fingerprint: the call has ", memory::Quoted(request.model_fingerprint()),
@@ -67,7 +72,15 @@ absl::Status StoreImpl::Release(const v1::ReleaseRequest& request) {
   const bool again = entry.record.owner().empty() && entry.record.owner_epoch() == request.epoch();
   if (again) return absl::OkStatus();  // a retry: nobody else was owner since
   if (absl::Status status = CheckEpoch(entry, request.epoch()); !status.ok()) return status;
+  const bool unfinished = entry.record.unfinished();
+  if (unfinished && !request.finished()) return DeleteLocked(entry);
+  if (unfinished && entry.committed != entry.record.forked_at()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("finished: stream ", memory::Quoted(request.stream_id()), " ends at ",
+                     entry.committed, ", its copy at ", entry.record.forked_at()));
+  }
   StreamRecord after = entry.record;
+  after.clear_unfinished();
   const std::string instance = after.owner_instance();
   after.clear_owner();
   after.clear_owner_instance();

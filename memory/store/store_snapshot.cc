@@ -148,16 +148,15 @@ class DownloadImpl : public SnapshotDownload {
 
   const v1::SnapshotInfo& info() const override { return info_; }
 
-  absl::StatusOr<std::string_view> Next(size_t bytes_max) override {
+  absl::Status Next(size_t bytes_max, std::string* piece) override {
     if (!status_.ok()) return status_;
-    auto piece = blob_->Next(bytes_max);
-    if (!piece.ok()) {
-      status_ = piece.status();
-      if (absl::IsDataLoss(status_)) store_.DropBrokenSnapshot(stream_id_, info_.blob_id());
-    } else {
+    status_ = blob_->Next(bytes_max, piece);
+    if (status_.ok()) {
       store_.Count([&](StoreStats& counts) { counts.snapshot_read_bytes += piece->size(); });
+    } else if (absl::IsDataLoss(status_)) {
+      store_.DropBrokenSnapshot(stream_id_, info_.blob_id());
     }
-    return piece;
+    return status_;
   }
 
  private:
@@ -276,7 +275,7 @@ absl::StatusOr<std::unique_ptr<SnapshotDownload>> StoreImpl::GetSnapshot(
     const v1::GetSnapshotRequest& request) {
   SnapshotRecord snapshot;
   {
-    auto stream = table_->LockExisting(request.stream_id());
+    auto stream = LockFinished(request.stream_id());
     if (!stream.ok()) return stream.status();
     StreamEntry& entry = **stream;
     for (const SnapshotRecord& candidate : entry.record.snapshots()) {

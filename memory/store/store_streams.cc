@@ -51,6 +51,9 @@ absl::StatusOr<v1::StreamInfo> StoreImpl::Create(const v1::CreateStreamRequest& 
   record.set_request_id(request.request_id());
   record.set_ttl_ms(request.ttl_ms());
   record.set_state_bytes(request.state_bytes());
+  record.set_parent(request.parent());
+  record.set_forked_at(request.forked_at());
+  record.set_unfinished(request.unfinished());
   record.set_created_unix_ms(options_.clock->UnixMs());
   record.set_last_used_unix_ms(record.created_unix_ms());
   record.add_log()->set_log_id(*log_id);
@@ -61,7 +64,7 @@ absl::StatusOr<v1::StreamInfo> StoreImpl::Create(const v1::CreateStreamRequest& 
 }
 
 absl::StatusOr<v1::StreamInfo> StoreImpl::Describe(std::string_view stream_id) {
-  auto stream = table_->LockExisting(stream_id);
+  auto stream = LockFinished(stream_id);
   if (!stream.ok()) return stream.status();
   return ToInfo(**stream);
 }
@@ -95,7 +98,7 @@ absl::StatusOr<v1::ListStreamsReply> StoreImpl::List(const v1::ListStreamsReques
           absl::StrCat("record of stream ", memory::Quoted(last), " cannot be read"));
       return false;
     }
-    if (Matches(record, request)) ids.push_back(last);
+    if (!record.unfinished() && Matches(record, request)) ids.push_back(last);
     return true;
   });
   if (!problem.ok()) return problem;

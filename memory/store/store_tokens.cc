@@ -42,7 +42,7 @@ class TokenReaderImpl : public TokenReader {
 
 absl::StatusOr<std::unique_ptr<TokenReader>> StoreImpl::ReadTokens(
     const v1::ReadTokensRequest& request) {
-  auto stream = table_->LockExisting(request.stream_id());
+  auto stream = LockFinished(request.stream_id());
   if (!stream.ok()) return stream.status();
   const uint64_t committed = (*stream)->committed;
   const uint64_t to = request.to() == 0 ? committed : request.to();

@@ -17,6 +17,7 @@
 //   OUT_OF_RANGE         a position beyond the committed end
 //   ABORTED              stale epoch: a newer owner exists
 //   RESOURCE_EXHAUSTED   a limit, or the disk is full (names the path); later calls work again
+//   UNAVAILABLE          a stream whose copy from another shard is not complete
 //   DATA_LOSS            stored bytes are damaged (names the file)
 
 #include <functional>
@@ -74,10 +75,10 @@ class SnapshotDownload {
  public:
   virtual ~SnapshotDownload() = default;
   virtual const v1::SnapshotInfo& info() const = 0;
-  // The next piece, at most `bytes_max`; empty at the end. DATA_LOSS at the latest with the last
-  // piece when the file is not what was written: the file is then set aside as *.broken, and the
-  // snapshot leaves the stream's list.
-  virtual absl::StatusOr<std::string_view> Next(size_t bytes_max) = 0;
+  // Puts the next piece into `piece`, at most `bytes_max`; empty at the end. DATA_LOSS at the
+  // latest with the last piece when the file is not what was written: the file is then set aside as
+  // *.broken, and the snapshot leaves the stream's list.
+  virtual absl::Status Next(size_t bytes_max, std::string* piece) = 0;
 };
 
 // Tokens on their way out: one consistent version of the log. One thread at a time.
@@ -94,7 +95,9 @@ class StreamStore {
   static absl::StatusOr<std::unique_ptr<StreamStore>> Open(const StoreOptions& options);
   virtual ~StreamStore() = default;
 
-  // A retry with the same request_id returns the same stream.
+  // A retry with the same request_id returns the same stream. `unfinished`: the child of a fork
+  // that its creator copies here from another shard. Until it is released `finished` all others get
+  // UNAVAILABLE for it; it is removed when its copier releases it before, or has no lease any more.
   virtual absl::StatusOr<v1::StreamInfo> Create(const v1::CreateStreamRequest& request) = 0;
   virtual absl::StatusOr<v1::StreamInfo> Describe(std::string_view stream_id) = 0;
   // In order of id. `page_token` is the one of the last answer.
@@ -120,7 +123,8 @@ class StreamStore {
   // O(1): shares blobs and log. The child starts ownerless, with the newest snapshots at or before
   // the position; the state at position 0 needs none.
   virtual absl::StatusOr<v1::StreamInfo> Fork(const v1::ForkStreamRequest& request) = 0;
-  // Forgets tokens and snapshots behind the position; epoch + 1, no owner afterwards.
+  // Forgets tokens and snapshots behind the position; epoch + 1, no owner afterwards. A request_id
+  // that is known (the newest kRewindIdsKept) changes nothing and gets the answer it got.
   virtual absl::StatusOr<v1::StreamInfo> Rewind(const v1::RewindStreamRequest& request) = 0;
   virtual absl::Status Delete(std::string_view stream_id) = 0;
 

@@ -1,10 +1,12 @@
-// What happens when a chunk leaves the window: every query head of the group ranks its cached pairs
-// and the leaving ones, keeps the best lambda and absorbs the rest. Internal to this folder.
+// What happens when a chunk leaves the window: every sparse cache of the group ranks its pairs and
+// the leaving ones, keeps the best and gives the rest to its heads' H and s. Internal to this
+// folder.
 #ifndef LOLA_MEMORY_STREAM_CHUNK_EVENT_H_
 #define LOLA_MEMORY_STREAM_CHUNK_EVENT_H_
 
 #include <cstdint>
 
+#include "memory/stream/event_cache.h"
 #include "memory/stream/layer_memory.h"
 #include "memory/stream/layer_views.h"
 
@@ -23,11 +25,10 @@ struct ChunkEvent {
 
  private:
   void LoadEvicted(const PairRows& chunk) const;
-  void RunHead(uint32_t group_index) const;
-  void GatherPairs(const HeadMemory& head) const;
-  void ScorePairs(const HeadMemory& head, size_t pairs) const;
-  void RankPairs(const HeadMemory& head, size_t pairs) const;
-  void KeepAndAbsorb(const HeadMemory& head, size_t pairs, size_t keep) const;
+  // The cache owned by query heads first .. first + layout.cache_heads() - 1 of the group.
+  void RunCache(uint32_t first) const;
+  void AdmitAll(const EventCache& cache) const;
+  void GatherPairs(const EventCache& cache, uint32_t first) const;
 };
 
 }  // namespace lola::memory

@@ -94,8 +94,12 @@ size_t Piece::FillSpans(const HeadMemory* head, size_t first, size_t memory_bloc
     scratch.spans[count++] = {.keys = head->cache.keys,
                               .values = head->cache.values,
                               .pairs = head->counters->cached,
-                              .queries = scratch.queries.data() + memory_block * block_floats};
+                              .key_exponents = head->cache.key_exponents,
+                              .value_exponents = head->cache.value_exponents,
+                              .queries = scratch.queries.data() + memory_block * block_floats,
+                              .mass = head->cache_mass};
   }
+  float* window_mass = head != nullptr ? head->window_mass : nullptr;
   const uint64_t chunk_tokens = softmax() ? settings().window : settings().chunk;
   for (uint64_t at = layout.WindowBegin(position); at <= position; at += chunk_tokens) {
     const bool current = position - at < chunk_tokens;
@@ -105,7 +109,10 @@ size_t Piece::FillSpans(const HeadMemory* head, size_t first, size_t memory_bloc
                               .values = rows_of.values,
                               .pairs = current ? position - at + 1 : chunk_tokens,
                               .causal = current,
-                              .queries = scratch.queries.data() + back * block_floats};
+                              .key_exponents = rows_of.key_exponents,
+                              .value_exponents = rows_of.value_exponents,
+                              .queries = scratch.queries.data() + back * block_floats,
+                              .mass = window_mass ? window_mass + layout.RingRow(at) : nullptr};
   }
   return count;
 }

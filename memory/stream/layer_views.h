@@ -17,19 +17,27 @@ struct PairRows {
   std::byte* values;
   kernels::Dtype dtype;
   size_t head_dim;
+  int8_t* key_exponents = nullptr;  // float8 only
+  int8_t* value_exponents = nullptr;
 
   // The rows from `row` on. REQUIRES: row is a multiple of kRowBlock.
   PairRows From(size_t row) const {
     const size_t offset = row * head_dim * kernels::DtypeBytes(dtype);
-    return {keys + offset, values + offset, dtype, head_dim};
+    const size_t exponents = key_exponents == nullptr ? 0 : row;
+    return {keys + offset, values + offset,           dtype,
+            head_dim,      key_exponents + exponents, value_exponents + exponents};
   }
   void Store(size_t row, const float* key, const float* value) const;
   void Load(size_t row, float* key, float* value) const;
   // Zeroes whole blocks. REQUIRES: rows is a multiple of kRowBlock.
   void Clear(size_t rows) const;
+  void ClearRow(size_t row) const;
 };
 
-// What one query head owns.
+// Rounds one key or value to what a row of this type holds.
+void RoundRow(kernels::Dtype dtype, float* row, size_t n);
+
+// What one query head owns; cache and meta may be shared with the other heads of its group.
 struct HeadMemory {
   HeadCounters* counters;
   float* s;
@@ -37,6 +45,9 @@ struct HeadMemory {
   float* h;
   PairRows cache;
   SlotMeta* meta;
+  // Attention weight received by each ring row and slot; null unless the score needs it.
+  float* window_mass;
+  float* cache_mass;
 };
 
 PairRows WindowRows(const StateLayout& layout, std::byte* record, uint32_t layer, uint32_t kv_head);

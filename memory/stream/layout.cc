@@ -39,6 +39,7 @@ StateLayout::StateLayout(const ModelGeometry& geometry, const LolaSettings& sett
   chunk_rows_ = RoundUpRows(softmax ? settings.window : settings.chunk);
   const size_t q_heads = geometry.query_heads;
   const size_t state_heads = softmax ? 0 : q_heads;
+  const size_t mass_heads = settings.score == Score::kAttention ? state_heads : 0;
   const size_t ring_bytes = geometry.kv_heads * size_t{ring_rows()} * row_bytes();
   size_t begin = kPageBytes;
   for (uint32_t i = 0; i < geometry.layers; ++i) {
@@ -51,9 +52,18 @@ StateLayout::StateLayout(const ModelGeometry& geometry, const LolaSettings& sett
     layer.h = cursor.Take(state_heads * geometry.feature_dim * geometry.head_dim * sizeof(float));
     layer.window_k = cursor.Take(ring_bytes);
     layer.window_v = cursor.Take(ring_bytes);
-    layer.cache_k = cursor.Take(q_heads * slots * row_bytes());
-    layer.cache_v = cursor.Take(q_heads * slots * row_bytes());
-    layer.cache_meta = cursor.Take(q_heads * slots * sizeof(SlotMeta));
+    layer.cache_k = cursor.Take(caches() * slots * row_bytes());
+    layer.cache_v = cursor.Take(caches() * slots * row_bytes());
+    layer.cache_meta = cursor.Take(caches() * slots * sizeof(SlotMeta));
+    layer.window_mass = cursor.Take(mass_heads * ring_rows() * sizeof(float));
+    layer.cache_mass = cursor.Take(mass_heads * slots * sizeof(float));
+    const bool scaled = settings.cache_dtype == kernels::Dtype::kFloat8;
+    const size_t window_exponents = scaled ? size_t{geometry.kv_heads} * ring_rows() : 0;
+    const size_t cache_exponents = scaled ? caches() * slots : 0;
+    layer.window_k_exponents = cursor.Take(window_exponents);
+    layer.window_v_exponents = cursor.Take(window_exponents);
+    layer.cache_k_exponents = cursor.Take(cache_exponents);
+    layer.cache_v_exponents = cursor.Take(cache_exponents);
     layer.end = RoundUp(cursor.at(), kPageBytes);
     begin = layer.end;
     layers_.push_back(layer);
@@ -92,6 +102,12 @@ std::vector<Section> StateLayout::Sections() const {
         {"cache_k", layer.cache_k},
         {"cache_v", layer.cache_v},
         {"cache_meta", layer.cache_meta},
+        {"window_mass", layer.window_mass},
+        {"cache_mass", layer.cache_mass},
+        {"window_k_exponents", layer.window_k_exponents},
+        {"window_v_exponents", layer.window_v_exponents},
+        {"cache_k_exponents", layer.cache_k_exponents},
+        {"cache_v_exponents", layer.cache_v_exponents},
         {"end", layer.end},
     };
     for (size_t s = 0; s + 1 < std::size(starts); ++s) {

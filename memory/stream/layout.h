@@ -10,13 +10,16 @@
 //   H         float [Hq, F, d]
 //   window K  T [Hkv, rows/16, d, 16]   sixteen rows interleaved, so that lanes are keys
 //   window V  T [Hkv, rows, d]
-//   cache K   T [Hq, slots/16, d, 16]
-//   cache V   T [Hq, slots, d]
-//   cache meta SlotMeta [Hq, slots]
-// T is the cache dtype. The ring keeps window/chunk + 1 chunks; a chunk occupies ChunkRows() rows
-// (chunk rounded up to 16); position j lies in ring chunk (j / C) % chunks, row j % C. slots is
-// lambda rounded up to 16. Rows that hold no live pair are zero, always: equal states are equal
-// bytes. In softmax mode there are only K and V of `window` rows (rounded up), position j in row j.
+//   cache K   T [caches, slots/16, d, 16]
+//   cache V   T [caches, slots, d]
+//   cache meta SlotMeta [caches, slots]
+//   window mass float [Hq, rows], cache mass float [Hq, slots]   score `attention` only
+//   window K and V, cache K and V exponents  int8 [Hkv, rows] twice, [caches, slots] twice: float8
+// T is the cache dtype. caches is Hq, or Hkv when the heads of a group share theirs. The ring keeps
+// window/chunk + 1 chunks; a chunk occupies ChunkRows() rows (chunk rounded up to 16); position j
+// lies in ring chunk (j / C) % chunks, row j % C. slots is lambda rounded up to 16. Rows that hold
+// no live pair are zero, always: equal states are equal bytes. In softmax mode there are only K and
+// V of `window` rows (rounded up), position j in row j.
 #ifndef LOLA_MEMORY_STREAM_LAYOUT_H_
 #define LOLA_MEMORY_STREAM_LAYOUT_H_
 
@@ -33,7 +36,9 @@ namespace lola::memory {
 inline constexpr size_t kPageBytes = 4096;
 inline constexpr size_t kSectionAlign = 64;
 inline constexpr size_t kRowBlock = 16;  // rows interleaved in one key block
+// 1: the first release; 2: the same and what its settings did not have (LolaSettings::Extended).
 inline constexpr uint32_t kRecordLayoutVersion = 1;
+inline constexpr uint32_t kExtendedLayoutVersion = 2;
 inline constexpr std::array<char, 8> kRecordMagic = {'L', 'O', 'L', 'A', 'R', 'E', 'C', '1'};
 
 // First bytes of a record; the rest of the header page is zero. Little endian.
@@ -51,7 +56,7 @@ static_assert(sizeof(RecordHeader) == 64);
 struct HeadCounters {
   uint64_t absorbed;  // n: pairs in H
   uint64_t events;    // chunk events done
-  uint32_t cached;    // pairs in the sparse cache
+  uint32_t cached;    // pairs in the sparse cache, the shared one too
   uint32_t reserved[11];
 };
 static_assert(sizeof(HeadCounters) == 64);  // one cache line: heads may run on different threads
@@ -80,6 +85,12 @@ struct LayerOffsets {
   size_t cache_k = 0;
   size_t cache_v = 0;
   size_t cache_meta = 0;
+  size_t window_mass = 0;
+  size_t cache_mass = 0;
+  size_t window_k_exponents = 0;
+  size_t window_v_exponents = 0;
+  size_t cache_k_exponents = 0;
+  size_t cache_v_exponents = 0;
   size_t end = 0;  // page aligned
 };
 
@@ -99,6 +110,14 @@ class StateLayout {
   uint32_t chunk_rows() const { return chunk_rows_; }    // rows a chunk occupies in the ring
   uint32_t ring_rows() const { return ring_chunks_ * chunk_rows_; }
   uint32_t cache_slots(uint32_t layer) const;  // lambda rounded up to 16
+  // Query heads that own one sparse cache together, and sparse caches of a layer.
+  uint32_t cache_heads() const {
+    return settings_.cache_sharing == CacheSharing::kHead ? 1 : geometry_.group();
+  }
+  uint32_t caches() const { return geometry_.query_heads / cache_heads(); }
+  uint32_t layout_version() const {
+    return settings_.Extended() ? kExtendedLayoutVersion : kRecordLayoutVersion;
+  }
   size_t row_bytes() const {
     return geometry_.head_dim * kernels::DtypeBytes(settings_.cache_dtype);
   }

@@ -35,7 +35,12 @@ void ScratchBuffers::Reserve(const StateLayout& layout) {
   Grow(evicted_values, chunk * d);
   Grow(keys, pairs * d);
   Grow(values, pairs * d);
-  Grow(features, pairs * features_n);
+  const size_t owners = layout.cache_heads();
+  Grow(heads, owners);
+  Grow(features, owners * pairs * features_n);
+  Grow(masses, owners * pairs);
+  Grow(head_errors, pairs);
+  Grow(scores, pairs);
   Grow(recall_errors, pairs);
   Grow(counts, pairs);
   Grow(redundancy, kernels::RedundancyScratchFloats(pairs, d));

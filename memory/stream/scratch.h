@@ -8,6 +8,7 @@
 
 #include "kernels/attend/attend.h"
 #include "kernels/select/select.h"
+#include "memory/stream/layer_views.h"
 #include "memory/stream/layout.h"
 
 namespace lola::memory {
@@ -29,15 +30,20 @@ struct ScratchBuffers {
   std::vector<float> evicted_values;  // [C, d]
   std::vector<float> keys;            // [E, d]
   std::vector<float> values;          // [E, d]
-  std::vector<float> features;        // [E, F]
-  std::vector<float> recall_errors;   // [E]
-  std::vector<uint32_t> counts;       // [E]
+  // Of every head that owns the cache: one, or the whole group.
+  std::vector<HeadMemory> heads;
+  std::vector<float> features;       // [heads, E, F]
+  std::vector<float> masses;         // [heads, E], score `attention`
+  std::vector<float> head_errors;    // [E], of one head
+  std::vector<float> recall_errors;  // [E], of all heads together
+  std::vector<float> scores;         // [E]
+  std::vector<uint32_t> counts;      // [E]
   std::vector<float> redundancy;
   std::vector<kernels::Candidate> candidates;  // [E]
   std::vector<float> dropped_values;           // [E, d]
   std::vector<float> dropped_features;         // [E, F]
   std::vector<uint32_t> free_slots;            // [lambda]
-  std::vector<float> trial_h;                  // [F, d], leave-one-out score
+  std::vector<float> trial_h;                  // [F, d], H with every pair of E in it
   std::vector<float> trial_s;                  // [2, F]
 
   // Grows every buffer to what `layout` needs.

@@ -2,11 +2,13 @@
 
 #include <xxhash.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "memory/text.h"
 
 namespace lola::memory {
 namespace {
@@ -17,22 +19,9 @@ constexpr uint32_t kWindowMax = 1u << 20;
 constexpr uint32_t kCachePairsMax = 1u << 16;
 constexpr uint32_t kMemoryDistanceMax = 1u << 20;
 
-absl::string_view View(std::string_view text) { return {text.data(), text.size()}; }
-
 template <typename... Parts>
 absl::Status Refuse(std::string_view field, const Parts&... rest) {
-  return absl::InvalidArgumentError(absl::StrCat(View(field), " ", rest...));
-}
-
-template <typename Enum, size_t kCount>
-absl::StatusOr<Enum> Parse(std::string_view field, std::string_view text,
-                           const std::array<Enum, kCount>& values) {
-  std::string known;
-  for (const Enum value : values) {
-    if (Name(value) == text) return value;
-    absl::StrAppend(&known, known.empty() ? "" : ", ", View(Name(value)));
-  }
-  return Refuse(field, "\"", View(text), "\" is unknown; known: ", known);
+  return absl::InvalidArgumentError(absl::StrCat(ToAbsl(field), " ", rest...));
 }
 
 // Little-endian fields, one after the other.
@@ -76,7 +65,7 @@ absl::Status ValidateCache(const LolaSettings& s, const ModelGeometry& geometry)
                     " is above ", kCachePairsMax);
     }
   }
-  if (s.cache_dtype != Dtype::kFloat32 && s.cache_dtype != Dtype::kBFloat16) {
+  if (s.cache_dtype > Dtype::kFloat8) {
     return Refuse("cache_dtype", static_cast<int>(s.cache_dtype), " is unknown");
   }
   return absl::OkStatus();
@@ -92,7 +81,7 @@ absl::Status ValidateMemory(const LolaSettings& s, const ModelGeometry& geometry
   if (s.memory_positions > MemoryPositions::kConstant) {
     return Refuse("memory_positions", static_cast<int>(s.memory_positions), " is unknown");
   }
-  if (s.score > Score::kRecency) {
+  if (s.score > Score::kAttention) {
     return Refuse("score", static_cast<int>(s.score), " is unknown");
   }
   if (s.memory_distance > kMemoryDistanceMax) {
@@ -104,6 +93,28 @@ absl::Status ValidateMemory(const LolaSettings& s, const ModelGeometry& geometry
   }
   if (!(s.score_epsilon > 0.0f && s.score_epsilon <= 1.0f)) {
     return Refuse("score_epsilon", s.score_epsilon, " is outside (0, 1]");
+  }
+  return absl::OkStatus();
+}
+
+// Sharing, sinks and the adaptive size of a sparse cache.
+absl::Status ValidateSelection(const LolaSettings& s, const ModelGeometry& geometry) {
+  if (s.cache_sharing > CacheSharing::kGroupMax) {
+    return Refuse("cache_sharing", static_cast<int>(s.cache_sharing), " is unknown");
+  }
+  for (uint32_t layer = 0; layer < geometry.layers; ++layer) {
+    if (s.sinks <= s.CachePairs(layer)) continue;
+    return Refuse("sinks", s.sinks, " is above the ", s.CachePairs(layer), " cache_pairs of layer ",
+                  layer);
+  }
+  if (!(s.adaptive_mass >= 0.0f && s.adaptive_mass <= 1.0f)) {
+    return Refuse("adaptive_mass", s.adaptive_mass, " is outside 0 .. 1");
+  }
+  const auto most = s.cache_pairs_per_layer.empty()
+                        ? s.cache_pairs
+                        : *std::ranges::max_element(s.cache_pairs_per_layer);
+  if (s.cache_pairs_min > most) {
+    return Refuse("cache_pairs_min", s.cache_pairs_min, " is above cache_pairs ", most);
   }
   return absl::OkStatus();
 }
@@ -128,67 +139,6 @@ absl::Status ModelGeometry::Validate() const {
   if (ffn == 0) return Refuse("ffn", ffn, " must be positive");
   if (vocab == 0) return Refuse("vocab", vocab, " must be positive");
   return absl::OkStatus();
-}
-
-std::string_view Name(Mode value) { return value == Mode::kLola ? "lola" : "softmax"; }
-
-std::string_view Name(Mixing value) {
-  switch (value) {
-    case Mixing::kGatedNatural:
-      return "gated_natural";
-    case Mixing::kNatural:
-      return "natural";
-    case Mixing::kLolcats:
-      return "lolcats";
-  }
-  return "unknown";
-}
-
-std::string_view Name(MemoryPositions value) {
-  return value == MemoryPositions::kRotary ? "rotary" : "constant";
-}
-
-std::string_view Name(Score value) {
-  switch (value) {
-    case Score::kSre:
-      return "sre";
-    case Score::kValueNorm:
-      return "value_norm";
-    case Score::kRandom:
-      return "random";
-    case Score::kLeaveOneOut:
-      return "leave_one_out";
-    case Score::kRecency:
-      return "recency";
-  }
-  return "unknown";
-}
-
-absl::StatusOr<Mode> ParseMode(std::string_view text) {
-  return Parse("mode", text, std::array{Mode::kLola, Mode::kSoftmax});
-}
-
-absl::StatusOr<Mixing> ParseMixing(std::string_view text) {
-  return Parse("mixing", text,
-               std::array{Mixing::kGatedNatural, Mixing::kNatural, Mixing::kLolcats});
-}
-
-absl::StatusOr<MemoryPositions> ParseMemoryPositions(std::string_view text) {
-  return Parse("memory_positions", text,
-               std::array{MemoryPositions::kRotary, MemoryPositions::kConstant});
-}
-
-absl::StatusOr<Score> ParseScore(std::string_view text) {
-  return Parse("score", text,
-               std::array{Score::kSre, Score::kValueNorm, Score::kRandom, Score::kLeaveOneOut,
-                          Score::kRecency});
-}
-
-absl::StatusOr<Dtype> ParseCacheDtype(std::string_view text) {
-  for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16}) {
-    if (text == kernels::DtypeName(dtype)) return dtype;
-  }
-  return Refuse("cache_dtype", "\"", View(text), "\" is unknown; known: float32, bfloat16");
 }
 
 LolaSettings LolaSettings::PaperProfile() {
@@ -223,24 +173,46 @@ absl::Status LolaSettings::Validate(const ModelGeometry& geometry) const {
   if (mode > Mode::kSoftmax) return Refuse("mode", static_cast<int>(mode), " is unknown");
   if (absl::Status status = ValidateChunks(*this); !status.ok()) return status;
   if (absl::Status status = ValidateCache(*this, geometry); !status.ok()) return status;
-  return mode == Mode::kSoftmax ? absl::OkStatus() : ValidateMemory(*this, geometry);
+  if (mode == Mode::kSoftmax) return absl::OkStatus();
+  if (absl::Status status = ValidateMemory(*this, geometry); !status.ok()) return status;
+  return ValidateSelection(*this, geometry);
+}
+
+uint32_t LolaSettings::CachePairsMin(uint32_t layer) const {
+  const uint32_t most = CachePairs(layer);
+  return adaptive_mass > 0 ? std::min(most, std::max(cache_pairs_min, sinks)) : most;
+}
+
+bool LolaSettings::Extended() const {
+  if (cache_dtype > Dtype::kBFloat16) return true;
+  if (mode == Mode::kSoftmax) return false;
+  return score > Score::kRecency || sinks > 0 || cache_sharing != CacheSharing::kHead ||
+         adaptive_mass > 0;
 }
 
 std::string LolaSettings::ToString() const {
-  std::string text = absl::StrCat("mode=", View(Name(mode)), " window=", window);
+  std::string text = absl::StrCat("mode=", ToAbsl(Name(mode)), " window=", window);
   if (mode == Mode::kLola) {
     absl::StrAppend(&text, " chunk=", chunk, " cache_pairs=", cache_pairs);
     for (size_t i = 0; i < cache_pairs_per_layer.size(); ++i) {
       absl::StrAppend(&text, i == 0 ? " cache_pairs_per_layer=" : ",", cache_pairs_per_layer[i]);
     }
-    absl::StrAppend(&text, " mixing=", View(Name(mixing)),
-                    " memory_positions=", View(Name(memory_positions)));
+    absl::StrAppend(&text, " mixing=", ToAbsl(Name(mixing)),
+                    " memory_positions=", ToAbsl(Name(memory_positions)));
     if (memory_positions == MemoryPositions::kConstant) {
       absl::StrAppend(&text, " memory_distance=", memory_distance);
     }
     absl::StrAppend(&text, " mass_cap=", mass_cap, " redundancy_threshold=", redundancy_threshold,
-                    " score=", View(Name(score)), " rescore=", rescore ? "true" : "false",
+                    " score=", ToAbsl(Name(score)), " rescore=", rescore ? "true" : "false",
                     " score_epsilon=", score_epsilon);
+    if (sinks > 0) absl::StrAppend(&text, " sinks=", sinks);
+    if (cache_sharing != CacheSharing::kHead) {
+      absl::StrAppend(&text, " cache_sharing=", ToAbsl(Name(cache_sharing)));
+    }
+    if (adaptive_mass > 0) {
+      absl::StrAppend(&text, " adaptive_mass=", adaptive_mass,
+                      " cache_pairs_min=", cache_pairs_min);
+    }
   }
   absl::StrAppend(&text, " cache_dtype=", kernels::DtypeName(cache_dtype));
   return text;
@@ -265,6 +237,20 @@ std::string LolaSettings::CanonicalBytes() const {
   out.U32(static_cast<uint32_t>(score));
   out.U32(rescore ? 1 : 0);
   out.F32(score_epsilon);
+  // Later settings: a tag and a value each, and only when they are in use, so that settings without
+  // them keep the bytes of the first release.
+  enum Tag : uint32_t { kSinks = 1, kCacheSharing = 2, kAdaptiveMass = 3, kCachePairsMin = 4 };
+  const auto append = [&](Tag tag, uint32_t value) {
+    if (value == 0) return;
+    out.U32(tag);
+    out.U32(value);
+  };
+  append(kSinks, sinks);
+  append(kCacheSharing, static_cast<uint32_t>(cache_sharing));
+  if (adaptive_mass > 0) {
+    append(kAdaptiveMass, std::bit_cast<uint32_t>(adaptive_mass));
+    append(kCachePairsMin, cache_pairs_min);
+  }
   return out.Take();
 }
 

@@ -46,19 +46,33 @@ enum class Score : uint8_t {
   // Controls for evaluation:
   kValueNorm = 1,    // ||v||^2
   kRandom = 2,       // hash of (position)
-  kLeaveOneOut = 3,  // SRE against H, s with the pair's own contribution added once
+  kLeaveOneOut = 3,  // SRE against H, s with every other eligible pair added
   kRecency = 4,      // newest pairs win
+  // Beyond the paper. The relative forms are divided by ||v||^2 + score_epsilon; relative SRE
+  // against an empty state is 1.
+  kRelativeSre = 5,
+  kRelativeLeaveOneOut = 6,
+  kHypothetical = 7,  // SRE against H, s with every eligible pair added, the pair itself too
+  kRelativeHypothetical = 8,
+  kKeyNorm = 9,     // ||k||^2
+  kAttention = 10,  // attention weight received so far, summed over the head's queries
 };
+
+// Who owns a sparse cache: every query head, or the query heads of one kv head together. A shared
+// cache ranks by the sum or by the largest of its heads' scores.
+enum class CacheSharing : uint8_t { kHead = 0, kGroup = 1, kGroupMax = 2 };
 
 // The words used on the wire, in config files and in messages.
 std::string_view Name(Mode value);
 std::string_view Name(Mixing value);
 std::string_view Name(MemoryPositions value);
 std::string_view Name(Score value);
+std::string_view Name(CacheSharing value);
 absl::StatusOr<Mode> ParseMode(std::string_view text);
 absl::StatusOr<Mixing> ParseMixing(std::string_view text);
 absl::StatusOr<MemoryPositions> ParseMemoryPositions(std::string_view text);
 absl::StatusOr<Score> ParseScore(std::string_view text);
+absl::StatusOr<CacheSharing> ParseCacheSharing(std::string_view text);
 absl::StatusOr<kernels::Dtype> ParseCacheDtype(std::string_view text);
 
 struct LolaSettings {
@@ -66,7 +80,7 @@ struct LolaSettings {
   std::string profile = "custom";  // where the values came from; carries no meaning
   uint32_t window = 64;            // eta, tokens; softmax mode: the most tokens a stream can hold
   uint32_t chunk = 64;             // C, tokens; divides window
-  uint32_t cache_pairs = 128;      // lambda per layer and query head; 0 = base model
+  uint32_t cache_pairs = 128;      // lambda per layer and sparse cache; 0 = base model
   std::vector<uint32_t> cache_pairs_per_layer;  // empty = cache_pairs everywhere
   Mixing mixing = Mixing::kGatedNatural;
   MemoryPositions memory_positions = MemoryPositions::kConstant;
@@ -77,6 +91,12 @@ struct LolaSettings {
   bool rescore = true;  // false: a cached pair keeps the score it was admitted with
   float score_epsilon = 1e-6f;
   kernels::Dtype cache_dtype = kernels::Dtype::kFloat32;  // rows of window and sparse cache
+  uint32_t sinks = 0;  // pairs at positions below this never leave the cache
+  CacheSharing cache_sharing = CacheSharing::kHead;
+  // p: an event keeps the fewest best pairs that hold this share of the scores' sum, at least
+  // cache_pairs_min and at most cache_pairs; 0 = always cache_pairs.
+  float adaptive_mass = 0.0f;
+  uint32_t cache_pairs_min = 0;
 
   static LolaSettings PaperProfile();     // rotary, no cap, plain score
   static LolaSettings LifelongProfile();  // constant(128), M = 512, threshold 0.3
@@ -85,6 +105,10 @@ struct LolaSettings {
   uint32_t CachePairs(uint32_t layer) const {
     return cache_pairs_per_layer.empty() ? cache_pairs : cache_pairs_per_layer[layer];
   }
+  // Fewest pairs a cache of this layer holds once it has overflowed.
+  uint32_t CachePairsMin(uint32_t layer) const;
+  // Any setting that the first release did not have.
+  bool Extended() const;
 
   // INVALID_ARGUMENT naming the field and value. A valid pair fits every kernel and layout.
   absl::Status Validate(const ModelGeometry& geometry) const;

@@ -29,6 +29,8 @@ void MemoryStats::Merge(const MemoryStats& other) {
   admissions += other.admissions;
   displacements += other.displacements;
   absorptions += other.absorptions;
+  occupancy_sum += other.occupancy_sum;
+  occupancy_count += other.occupancy_count;
   nonfinite_scores += other.nonfinite_scores;
   nonfinite_rows += other.nonfinite_rows;
   for (size_t i = 0; i < recall_error_histogram.size(); ++i) {

@@ -13,10 +13,13 @@ inline constexpr size_t kRecallErrorBuckets = 21;
 double RecallErrorBucketBound(size_t bucket);
 
 struct MemoryStats {
-  uint64_t tokens = 0;            // rows attended, counted once per layer and kv head
-  uint64_t events = 0;            // chunk events, per layer and query head
-  uint64_t admissions = 0;        // pairs that entered a sparse cache
-  uint64_t displacements = 0;     // pairs that left a sparse cache for H
+  uint64_t tokens = 0;         // rows attended, counted once per layer and kv head
+  uint64_t events = 0;         // chunk events, per layer and query head
+  uint64_t admissions = 0;     // pairs that entered a sparse cache
+  uint64_t displacements = 0;  // pairs that left a sparse cache for H
+  // Pairs in the sparse caches after their events, summed, and how many sizes that sums.
+  uint64_t occupancy_sum = 0;
+  uint64_t occupancy_count = 0;
   uint64_t absorptions = 0;       // pairs added to H (displaced ones included)
   uint64_t nonfinite_scores = 0;  // NaN or Inf among scores
   uint64_t nonfinite_rows = 0;    // output rows with a NaN or Inf
@@ -27,6 +30,10 @@ struct MemoryStats {
 
   // Non-zero: the stream's numbers are broken and the step must be refused.
   uint64_t nonfinite() const { return nonfinite_scores + nonfinite_rows; }
+  // Pairs of an average sparse cache after an event; 0 before the first event.
+  double average_occupancy() const {
+    return occupancy_count == 0 ? 0.0 : static_cast<double>(occupancy_sum) / occupancy_count;
+  }
   void AddRecallError(float recall_error);
   void Merge(const MemoryStats& other);
 };

@@ -1,12 +1,11 @@
 #include "memory/stream/stream_state.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
+#include "memory/hash_stream.h"
 #include "memory/stream/layer_views.h"
 
 namespace lola::memory {
@@ -50,7 +49,7 @@ void StreamState::Reset(const std::array<std::byte, 16>& model_fingerprint) {
   std::memset(record_.data(), 0, record_.size());
   RecordHeader& header = mutable_header();
   header.magic = kRecordMagic;
-  header.layout_version = kRecordLayoutVersion;
+  header.layout_version = layout_->layout_version();
   header.layers = layout_->geometry().layers;
   header.record_bytes = layout_->stride_bytes();
   header.position = 0;
@@ -64,8 +63,8 @@ absl::Status StreamState::Check(std::span<const std::byte> model_fingerprint) co
     return Mismatch("magic", HexOf(std::as_bytes(std::span(h.magic))),
                     HexOf(std::as_bytes(std::span(kRecordMagic))));
   }
-  if (h.layout_version != kRecordLayoutVersion) {
-    return Mismatch("layout_version", h.layout_version, kRecordLayoutVersion);
+  if (h.layout_version != layout_->layout_version()) {
+    return Mismatch("layout_version", h.layout_version, layout_->layout_version());
   }
   if (h.layers != layout_->geometry().layers) {
     return Mismatch("layers", h.layers, layout_->geometry().layers);
@@ -100,15 +99,24 @@ absl::Status StreamState::CheckMemory() const {
   const uint64_t events = chunks > back ? chunks - back : 0;
   const uint64_t evicted = events * settings.chunk;
   for (uint32_t layer = 0; layer < layout_->geometry().layers; ++layer) {
-    const uint64_t cached = std::min<uint64_t>(evicted, CachedAfter(layer, events));
+    const uint64_t lambda = settings.CachePairs(layer);
+    const uint64_t most = std::min(evicted, lambda);
+    const uint64_t least = evicted > lambda ? settings.CachePairsMin(layer) : evicted;
     for (uint32_t q = 0; q < layout_->geometry().query_heads; ++q) {
       const HeadMemory head = HeadOf(*layout_, record_.data(), layer, q);
+      const uint32_t owner = q / layout_->cache_heads() * layout_->cache_heads();
+      const HeadMemory first = HeadOf(*layout_, record_.data(), layer, owner);
       const std::string at = absl::StrCat("layer ", layer, " head ", q, " ");
       if (head.counters->events != events) {
         return Mismatch(at + "events", head.counters->events, events);
       }
-      if (head.counters->cached != cached) {
-        return Mismatch(at + "cached", head.counters->cached, cached);
+      const uint64_t cached = head.counters->cached;
+      if (cached < least || cached > most) {
+        return Mismatch(at + "cached", cached,
+                        least == most ? absl::StrCat(most) : absl::StrCat(least, " to ", most));
+      }
+      if (cached != first.counters->cached) {  // one cache, one size
+        return Mismatch(at + "cached", cached, first.counters->cached);
       }
       if (head.counters->absorbed != evicted - cached) {
         return Mismatch(at + "absorbed", head.counters->absorbed, evicted - cached);
@@ -125,12 +133,6 @@ absl::Status StreamState::CheckMemory() const {
   return absl::OkStatus();
 }
 
-uint64_t StreamState::CachedAfter(uint32_t layer, uint64_t events) const {
-  const uint64_t lambda = layout_->settings().CachePairs(layer);
-  const uint64_t chunk = layout_->settings().chunk;
-  return events > lambda / chunk ? lambda : events * chunk;
-}
-
 void StreamState::SetPosition(uint64_t position) { mutable_header().position = position; }
 
 absl::Status StreamState::CheckRoom(uint64_t rows) const {
@@ -143,13 +145,7 @@ absl::Status StreamState::CheckRoom(uint64_t rows) const {
                                                    " more do not fit"));
 }
 
-Digest128 StreamState::Digest() const {
-  XXH128_canonical_t canonical;
-  XXH128_canonicalFromHash(&canonical, XXH3_128bits(record_.data(), record_.size()));
-  Digest128 digest;
-  std::memcpy(digest.data(), canonical.digest, digest.size());
-  return digest;
-}
+Digest128 StreamState::Digest() const { return HashStream::Of(record_); }
 
 HeadView StreamState::InspectHead(uint32_t layer, uint32_t query_head) const {
   LOLA_CHECK_LT(layer, layout_->geometry().layers);

@@ -66,7 +66,6 @@ class StreamState {
  private:
   RecordHeader& mutable_header();
   absl::Status CheckMemory() const;
-  uint64_t CachedAfter(uint32_t layer, uint64_t events) const;
 
   const StateLayout* layout_;
   std::span<std::byte> record_;

@@ -6,6 +6,9 @@ namespace {
 
 using rpc::OptionSet;
 
+constexpr char kRequestIdHelp[] =
+    "any name; the command given again with it, after a lost connection, changes nothing more";
+
 void AddStream(OptionSet& set, CliFlags* flags) {
   set.AddPositional("stream", &flags->stream, "stream id: [A-Za-z0-9._:-]{1,128}", true);
 }
@@ -38,10 +41,16 @@ void RegisterTalking(OptionSet& set, CliFlags* flags) {
   AddGenerating(chat, flags);
   chat.Add("prefix", &flags->prefix, "put before each line");
   chat.Add("suffix", &flags->suffix, "put behind each line");
+  chat.Add("template", &flags->template_dir,
+           "directory of the served model: turns as its tokenizer_config.json has them");
+  chat.Add("system", &flags->system, "system message of a new stream; needs --template");
   chat.SetExamples(
       "Lines go to the stream, its continuation comes back. Ctrl-C ends an answer, Ctrl-D the\n"
       "chat; the stream stays. /where tells position and state, /quit leaves.\n\n"
-      "  lola chat my-stream\n  lola chat my-stream --max-tokens 64 --temperature 0.8 --seed 7");
+      "A chat model wants its turns marked: --template names the directory that holds its\n"
+      "tokenizer.json and tokenizer_config.json. What you type stays text, whatever it spells.\n\n"
+      "  lola chat my-stream\n  lola chat my-stream --max-tokens 64 --temperature 0.8 --seed 7\n"
+      "  lola chat my-stream --template models/my-instruct-model --system 'Be brief.'");
 
   OptionSet& feed = set.AddCommand("feed", "append a text file to a stream");
   AddStream(feed, flags);
@@ -82,6 +91,7 @@ void RegisterStreams(OptionSet& set, CliFlags* flags) {
   fork.AddPositional("new", &flags->other, "id of the new stream", true);
   fork.Add("at", &flags->at, "position; -1: the end");
   fork.Add("labels", &flags->labels, "key=value labels of the new stream");
+  fork.Add("request-id", &flags->request_id, kRequestIdHelp);
 
   OptionSet& snapshot = set.AddCommand("snapshot", "keep the present state under a name");
   AddStream(snapshot, flags);
@@ -91,6 +101,7 @@ void RegisterStreams(OptionSet& set, CliFlags* flags) {
   AddStream(rewind, flags);
   rewind.Add("at", &flags->at, "position");
   rewind.Add("to", &flags->to, "name of a snapshot");
+  rewind.Add("request-id", &flags->request_id, kRequestIdHelp);
   rewind.SetExamples(
       "  lola rewind my-stream --to before-lunch\n  lola rewind my-stream --at 1000");
   AddStream(set.AddCommand("rm", "remove a stream with its log and snapshots"), flags);
@@ -106,26 +117,19 @@ void RegisterCluster(OptionSet& set, CliFlags* flags) {
   set.AddCommand("workers", "list workers and how they are");
   set.AddCommand("shards", "list memory shards and their partitions");
   OptionSet& model = set.AddCommand("model", "about the served model");
-  model.AddCommand("info", "fingerprint, geometry, defaults, bytes of one stream's state");
+  OptionSet& info =
+      model.AddCommand("info", "fingerprint, geometry, defaults, bytes of one stream's state");
+  info.Add("model", &flags->info_model,
+           "a folder or random:<geometry>: what it would need, without endpoint and weights");
+  info.Add("profile", &flags->profile, "with --model: lifelong or paper; empty: the model's");
+  info.Add("mode", &flags->mode, "with --model: lola or softmax");
+  info.Add("window", &flags->window, "with --model: window and chunk; 0: the model's");
+  info.Add("cache-pairs", &flags->cache_pairs, "with --model: pairs per head; -1: the model's");
+  info.SetExamples("  lola model info\n  lola model info --model random:llama-3.1-8b --window 256");
 }
 
 void RegisterMeasuring(OptionSet& set, CliFlags* flags) {
-  OptionSet& eval = set.AddCommand("eval", "measure what the model remembers");
-  OptionSet& passkey = eval.AddCommand("passkey", "hide pass keys in long text and ask for them");
-  passkey.Add("model", &flags->model, "model folder (and its passkey_text.json)");
-  passkey.Add("text-kind", &flags->eval_text, "passkey_text.json; empty: the model folder's");
-  passkey.Add("length", &flags->length, "tokens before the answer");
-  passkey.Add("questions", &flags->questions, "questions asked");
-  passkey.Add("needles", &flags->needles, "pass keys hidden in one document");
-  passkey.Add("modes", &flags->modes, "rows of the table: lola, base (no cache), softmax");
-  passkey.Add("profile", &flags->eval_profile, "model (its defaults), lifelong or paper");
-  passkey.Add("dtype", &flags->dtype, "weights: float32 or bfloat16");
-  passkey.Add("threads", &flags->threads, "threads used in this process");
-  passkey.Add("seed", &flags->seed, "of the hidden keys and the text around them");
-  passkey.Add("remote", &flags->remote, "through the endpoint instead of in this process");
-  passkey.SetExamples(
-      "  lola eval passkey --length 16384 --questions 100\n"
-      "  lola eval passkey --remote --length 4096 --questions 10 --modes lola");
+  RegisterEval(set, &flags->eval);
 
   OptionSet& bench = set.AddCommand("bench", "tokens per second and latency of an endpoint");
   bench.Add("streams", &flags->streams, "streams at the same time");

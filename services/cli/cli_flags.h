@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "services/cli/eval_flags.h"
 #include "services/rpc/channel.h"
 #include "services/rpc/options.h"
 
@@ -40,27 +41,21 @@ struct CliFlags {
 
   // Single commands.
   std::string prefix, suffix = "\n";                  // chat
+  std::string template_dir, system;                   // chat
   rpc::Bytes piece{32 << 10};                         // feed
   uint64_t limit = 0;                                 // ls
   std::string id_prefix;                              // ls
   int layer = -1, head = -1;                          // inspect
   uint32_t top = 8;                                   // inspect
   int64_t at = -1;                                    // fork, rewind
+  std::string request_id;                             // fork, rewind
   std::string name, to, worker;                       // snapshot, rewind, migrate, drain
   std::chrono::milliseconds deadline{30000};          // drain
+  std::string info_model;                             // model info
+  uint32_t window = 0;                                // model info
   uint32_t streams = 4, prompt = 1024, tokens = 128;  // bench
 
-  // eval passkey
-  std::string model = "models/passkey-1m";
-  std::string eval_text;
-  uint64_t length = 4096;
-  uint32_t questions = 50;
-  uint32_t needles = 1;
-  std::vector<std::string> modes = {"base", "lola"};
-  std::string eval_profile = "model";
-  int threads = 2;
-  bool remote = false;
-  std::string dtype = "float32";
+  EvalFlags eval;
 };
 
 void RegisterCli(rpc::OptionSet& set, CliFlags* flags);

@@ -26,11 +26,12 @@ absl::Status Drain(const Connection& connection, const CliFlags& flags);
 absl::Status Workers(const Connection& connection, const CliFlags& flags);
 absl::Status Shards(const Connection& connection, const CliFlags& flags);
 absl::Status ModelInfo(const Connection& connection, const CliFlags& flags);
+// `model info --model`: from the model's config.json, needs no endpoint.
+absl::Status LocalModelInfo(const CliFlags& flags);
 
 absl::Status Bench(const Connection& connection, const CliFlags& flags);
-// In this process; needs no endpoint.
-absl::Status EvalPasskey(const CliFlags& flags);
-absl::Status EvalPasskeyRemote(const Connection& connection, const CliFlags& flags);
+// In this process with --model, through the endpoint without; connects by itself.
+absl::Status Eval(const CliFlags& flags);
 
 }  // namespace lola::cli
 

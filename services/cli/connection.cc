@@ -1,10 +1,27 @@
 #include "services/cli/connection.h"
 
 #include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
 
 #include "services/cli/exit_codes.h"
 
 namespace lola::cli {
+namespace {
+
+// What is wrong with the connection is told by a call only.
+absl::Status WhyNot(const std::string& endpoint, const std::shared_ptr<grpc::Channel>& channel,
+                    const rpc::ChannelOptions& tls) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(1));
+  v1::PartitionMap map;
+  const grpc::Status status = v1::Cluster::NewStub(channel)->GetMap(&context, {}, &map);
+  if (status.ok()) return absl::OkStatus();  // it came up just now
+  return absl::UnavailableError("endpoint " + endpoint +
+                                " does not answer (is it running? --endpoint, LOLA_ENDPOINT; " +
+                                rpc::UnreachableHint(tls) + "): " + status.error_message());
+}
+
+}  // namespace
 
 int ExitCode(const absl::Status& status) {
   switch (status.code()) {
@@ -38,8 +55,7 @@ absl::StatusOr<Connection> Connect(const std::string& endpoint, std::chrono::mil
   if (!channel.ok()) return channel.status();
   const auto patience = std::min<std::chrono::milliseconds>(timeout, std::chrono::seconds(3));
   if (!(*channel)->WaitForConnected(std::chrono::system_clock::now() + patience)) {
-    return absl::UnavailableError("endpoint " + endpoint +
-                                  " does not answer (is it running? --endpoint, LOLA_ENDPOINT)");
+    if (absl::Status why = WhyNot(endpoint, *channel, tls); !why.ok()) return why;
   }
   Connection connection;
   connection.endpoint = endpoint;

@@ -30,13 +30,13 @@ const std::map<std::string, Command>& Commands() {
                                           {"workers", lola::cli::Workers},
                                           {"shards", lola::cli::Shards},
                                           {"model info", lola::cli::ModelInfo},
-                                          {"bench", lola::cli::Bench},
-                                          {"eval passkey", lola::cli::EvalPasskeyRemote}};
+                                          {"bench", lola::cli::Bench}};
   return commands;
 }
 
 absl::Status Run(const std::string& command, const CliFlags& flags) {
-  if (command == "eval passkey" && !flags.remote) return lola::cli::EvalPasskey(flags);
+  if (command == "eval") return lola::cli::Eval(flags);
+  if (command == "model info" && !flags.info_model.empty()) return lola::cli::LocalModelInfo(flags);
   const auto found = Commands().find(command);
   if (found == Commands().end()) {
     return absl::InvalidArgumentError("'" + command + "' needs a command behind it (see --help)");

@@ -67,6 +67,7 @@ absl::Status StreamClient::Attach() {
   if (was_open_) {
     request.mutable_open()->set_after_position(delivered_);
     request.mutable_open()->set_create_if_missing(false);
+    request.mutable_open()->set_resume(true);  // an operation follows, see RunOp
   }
   v1::StreamReply reply;
   if (link_->call->Write(request)) {
@@ -155,6 +156,13 @@ absl::StatusOr<v1::OpDone> StreamClient::RunOp(v1::StreamRequest request,
 absl::StatusOr<v1::OpDone> StreamClient::Append(const std::string& text) {
   v1::StreamRequest request;
   request.mutable_append()->set_text(text);
+  request.mutable_append()->set_base_position(position_);
+  return RunOp(std::move(request), {});
+}
+
+absl::StatusOr<v1::OpDone> StreamClient::AppendIds(const std::vector<int32_t>& ids) {
+  v1::StreamRequest request;
+  request.mutable_append()->mutable_tokens()->mutable_ids()->Add(ids.begin(), ids.end());
   request.mutable_append()->set_base_position(position_);
   return RunOp(std::move(request), {});
 }

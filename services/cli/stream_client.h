@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -34,6 +35,7 @@ class StreamClient {
   uint64_t reattachments() const { return reattachments_; }
 
   absl::StatusOr<v1::OpDone> Append(const std::string& text);
+  absl::StatusOr<v1::OpDone> AppendIds(const std::vector<int32_t>& ids);
   absl::StatusOr<v1::OpDone> Generate(const v1::GenerateOp& op, const OnTokens& on_tokens);
   // Ends the running generation at its next token. Any thread.
   void Cancel();

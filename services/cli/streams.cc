@@ -119,6 +119,7 @@ absl::Status Fork(const Connection& connection, const CliFlags& flags) {
   v1::ForkRequest request;
   request.set_stream_id(flags.stream);
   request.set_new_stream_id(flags.other);
+  request.set_request_id(flags.request_id);
   if (flags.at >= 0) request.set_at_position(static_cast<uint64_t>(flags.at));
   auto labels = ParseLabels(flags.labels);
   if (!labels.ok()) return labels.status();
@@ -144,6 +145,7 @@ absl::Status Snapshot(const Connection& connection, const CliFlags& flags) {
 absl::Status Rewind(const Connection& connection, const CliFlags& flags) {
   v1::RewindRequest request;
   request.set_stream_id(flags.stream);
+  request.set_request_id(flags.request_id);
   if ((flags.at >= 0) == !flags.to.empty()) {
     return absl::InvalidArgumentError("rewind: give either --at POSITION or --to SNAPSHOT");
   }

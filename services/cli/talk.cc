@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <fstream>
 #include <iostream>
+#include <optional>
 #include <string>
 
 #include "nlohmann/json.hpp"
@@ -12,6 +13,7 @@
 #include "services/cli/opening.h"
 #include "services/cli/output.h"
 #include "services/cli/stream_client.h"
+#include "services/cli/turns.h"
 #include "services/rpc/limits.h"
 #include "services/rpc/wire_text.h"
 
@@ -94,9 +96,27 @@ absl::Status ReadPieces(std::istream& in, const std::string& name, size_t piece,
   return absl::OkStatus();
 }
 
+// One line of a chat: as it is, or as a turn of the template.
+absl::Status SendLine(StreamClient& client, const CliFlags& flags,
+                      const std::optional<Turns>& turns, const std::string& line) {
+  if (!turns) {
+    return AppendAll(client, flags.prefix + line + flags.suffix, flags.piece.value, [](size_t) {});
+  }
+  auto ids = turns->Next(line, client.position());
+  return ids.ok() ? client.AppendIds(*ids).status() : ids.status();
+}
+
 }  // namespace
 
 absl::Status Chat(const Connection& connection, const CliFlags& flags) {
+  std::optional<Turns> turns;
+  if (!flags.template_dir.empty()) {
+    auto loaded = Turns::Load(flags);
+    if (!loaded.ok()) return loaded.status();
+    turns = *std::move(loaded);
+  } else if (!flags.system.empty()) {
+    return absl::InvalidArgumentError("--system: needs --template");
+  }
   auto open = OpenFromFlags(flags);
   if (!open.ok()) return open.status();
   StreamClient client(&connection, *std::move(open), flags.timeout, NoteToStderr(flags));
@@ -115,13 +135,13 @@ absl::Status Chat(const Connection& connection, const CliFlags& flags) {
       std::fprintf(stderr, "[invalid UTF-8 at byte %zu, not sent]\n", *bad);
       continue;
     }
-    absl::Status status =
-        AppendAll(client, flags.prefix + line + flags.suffix, flags.piece.value, [](size_t) {});
+    absl::Status status = SendLine(client, flags, turns, line);
     if (!status.ok()) return status;
     Interrupt interrupt([&] { client.Cancel(); });
     auto done = client.Generate(GenerateFromFlags(flags),
                                 [](const v1::TokenOutput& tokens) { PrintText(tokens.text()); });
     if (!done.ok()) return done.status();
+    if (turns) turns->ReplyEnded(done->finish_reason() == v1::FINISH_REASON_EOS);
     PrintText("\n");
   }
   client.Close();

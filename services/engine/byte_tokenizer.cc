@@ -81,9 +81,7 @@ std::string PrintableByte(uint8_t byte) {
   return {static_cast<char>(0xC0 | (code >> 6)), static_cast<char>(0x80 | (code & 0x3F))};
 }
 
-absl::StatusOr<std::unique_ptr<ByteTokenizer>> ByteTokenizer::Parse(std::string_view json) {
-  const Json root = Json::parse(json.begin(), json.end(), nullptr, false);
-  if (!root.is_object()) return absl::InvalidArgumentError("not a JSON object");
+absl::StatusOr<std::unique_ptr<ByteTokenizer>> ByteTokenizer::Parse(const Json& root) {
   const absl::Status kind = CheckKind(root);
   if (!kind.ok()) return kind;
   const auto vocab = root["model"].find("vocab");
@@ -150,7 +148,8 @@ std::unique_ptr<ByteTokenizer> ByteTokenizer::Standard() {
   return tokenizer;
 }
 
-absl::StatusOr<std::vector<int32_t>> ByteTokenizer::Encode(std::string_view text) const {
+absl::StatusOr<std::vector<int32_t>> ByteTokenizer::Encode(std::string_view text,
+                                                           const EncodeOptions& options) const {
   const absl::Status valid = CheckUtf8(text, "text");
   if (!valid.ok()) return valid;
   std::vector<int32_t> ids;

@@ -7,6 +7,7 @@
 #include <array>
 #include <map>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,11 +18,15 @@ namespace lola::engine {
 
 class ByteTokenizer final : public Tokenizer {
  public:
-  static absl::StatusOr<std::unique_ptr<ByteTokenizer>> Parse(std::string_view json);
+  // A parsed tokenizer.json, which is an object.
+  static absl::StatusOr<std::unique_ptr<ByteTokenizer>> Parse(const nlohmann::json& root);
   static std::unique_ptr<ByteTokenizer> Standard();
 
   size_t size() const override { return bytes_.size(); }
-  absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text) const override;
+  // Control tokens have no spelling here: the options change nothing.
+  absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text,
+                                              const EncodeOptions& options) const override;
+  using Tokenizer::Encode;
   std::string_view TokenBytes(int32_t id) const override;
   std::optional<int32_t> SpecialId(std::string_view name) const override;
   std::string_view kind() const override { return "byte-level"; }

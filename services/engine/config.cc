@@ -53,16 +53,26 @@ void ReadShape(JsonReader& reader, ModelConfig& config) {
   config.eos = ReadIds(reader, "eos_token_id", g.vocab);
 }
 
-void RefuseWhatIsMissing(JsonReader& reader) {
+void RefuseWhatIsMissing(JsonReader& reader, ModelConfig& config) {
   const std::string type = reader.Text("model_type", "llama");
-  if (type != "llama") reader.Unsupported("model_type", type, "llama");
+  if (type != "llama" && type != "mistral") {
+    reader.Unsupported("model_type", type, "llama, mistral");
+  }
   const std::string act = reader.Text("hidden_act", "silu");
   if (act != "silu") reader.Unsupported("hidden_act", act, "silu");
   for (const char* name : {"attention_bias", "mlp_bias"}) {
     if (reader.Bool(name, false)) reader.Unsupported(name, true, "false");
   }
+  if (const Json* quantised = reader.Find("quantization_config")) {
+    reader.Unsupported("quantization_config", *quantised, "none: float32, bfloat16, float16");
+  }
+  const double rotated = reader.Number("partial_rotary_factor", 0.0, 1.0, 1.0);
+  if (rotated != 1.0) reader.Unsupported("partial_rotary_factor", rotated, "1");
   const Json* sliding = reader.Find("sliding_window");
-  if (sliding != nullptr) reader.Unsupported("sliding_window", *sliding, "null");
+  if (sliding == nullptr) return;
+  if (type != "mistral")
+    reader.Unsupported("sliding_window", *sliding, "null, or model_type mistral");
+  config.sliding_window = reader.Unsigned("sliding_window", 1, UINT32_MAX);
 }
 
 // Older writers: rope_theta and rope_scaling; newer ones: both in rope_parameters.
@@ -150,6 +160,11 @@ void ReadDefaults(const Json& object, ModelConfig& config, absl::Status& status)
   s.score_epsilon =
       static_cast<float>(reader.Number("score_epsilon", 0.0, 1.0, double{s.score_epsilon}));
   Parse(reader, "cache_dtype", &memory::ParseCacheDtype, s.cache_dtype);
+  s.sinks = reader.Unsigned("sinks", 0, kWidthMax, s.sinks);
+  Parse(reader, "cache_sharing", &memory::ParseCacheSharing, s.cache_sharing);
+  s.adaptive_mass =
+      static_cast<float>(reader.Number("adaptive_mass", 0.0, 1.0, double{s.adaptive_mass}));
+  s.cache_pairs_min = reader.Unsigned("cache_pairs_min", 0, kWidthMax, s.cache_pairs_min);
   reader.RefuseUnknown();
   config.defaults = s;
   status = reader.status();
@@ -197,7 +212,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
   if (!root.is_object()) return absl::InvalidArgumentError("not a JSON object");
   JsonReader reader(root, "");
   ModelConfig config;
-  RefuseWhatIsMissing(reader);
+  RefuseWhatIsMissing(reader, config);
   ReadShape(reader, config);
   ReadRope(reader, config);
   const Json* lola = reader.Object("lola");
@@ -206,7 +221,8 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
     const absl::Status read = ReadLola(*lola, config);
     if (!read.ok()) return read;
   } else {
-    const uint64_t most = config.max_positions > 0 ? config.max_positions : 2048;
+    uint64_t most = config.max_positions > 0 ? config.max_positions : 2048;
+    if (config.sliding_window > 0) most = std::min<uint64_t>(most, config.sliding_window);
     config.defaults = memory::LolaSettings::SoftmaxProfile(
         static_cast<uint32_t>(std::min(most, kSoftmaxWindowDefaultMax)));
   }

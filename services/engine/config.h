@@ -1,5 +1,5 @@
-// config.json of a model directory: Hugging Face Llama fields and the nested "lola" object.
-// Parsing is pure and bounds-checked; every refused field is named with its value.
+// config.json of a model directory: Hugging Face Llama or Mistral fields and the nested "lola"
+// object. Parsing is pure and bounds-checked; every refused field is named with its value.
 #ifndef LOLA_SERVICES_ENGINE_CONFIG_H_
 #define LOLA_SERVICES_ENGINE_CONFIG_H_
 
@@ -33,6 +33,9 @@ struct ModelConfig {
   std::optional<kernels::Llama3Scaling> rope_scaling;
   bool tied_embeddings = false;
   uint64_t max_positions = 0;  // max_position_embeddings; 0 = not given
+  // Mistral: the model attends to this many positions, the token's own included; 0 = to all. A
+  // softmax stream no longer than that never notices, so longer ones are refused.
+  uint32_t sliding_window = 0;
   std::optional<int32_t> bos;
   std::vector<int32_t> eos;  // one id or a list in the file; empty = none
   bool has_lola = false;     // false: plain Llama, softmax mode only

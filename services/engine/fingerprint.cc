@@ -46,11 +46,14 @@ void Fingerprint::AddValue(std::string_view name, uint64_t value) {
   XXH3_128bits_update(state_->hash, &value, sizeof(value));
 }
 
-void Fingerprint::AddTensor(std::string_view name, const TensorView& tensor) {
+void Fingerprint::BeginTensor(std::string_view name, const TensorView& tensor) {
   AddValue(name, tensor.shape.size());
   AddValue(tensor.dtype, tensor.data.size());
   for (const uint64_t extent : tensor.shape) AddValue("", extent);
-  XXH3_128bits_update(state_->hash, tensor.data.data(), tensor.data.size());
+}
+
+void Fingerprint::AddBytes(std::span<const std::byte> bytes) {
+  XXH3_128bits_update(state_->hash, bytes.data(), bytes.size());
 }
 
 std::array<std::byte, 16> Fingerprint::Digest() const {

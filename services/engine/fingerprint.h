@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string_view>
 
 #include "kernels/core/bf16.h"
@@ -23,8 +24,10 @@ class Fingerprint {
   ~Fingerprint();
 
   void AddValue(std::string_view name, uint64_t value);
-  // Name, dtype, shape and bytes. Call in name order.
-  void AddTensor(std::string_view name, const TensorView& tensor);
+  // A tensor is its name, dtype and shape, then all its bytes in order, in pieces of any size.
+  // Tensors come in name order.
+  void BeginTensor(std::string_view name, const TensorView& tensor);
+  void AddBytes(std::span<const std::byte> bytes);
   std::array<std::byte, 16> Digest() const;  // canonical byte order
 
  private:

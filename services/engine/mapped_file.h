@@ -28,6 +28,10 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+// Gives mapped pages that lie whole inside `data` back to the system; reading them again fetches
+// them from the file. REQUIRES: `data` lies in a MappedFile.
+void ReleasePages(std::span<const std::byte> data);
+
 // The whole of a small text file. NOT_FOUND naming the path; INVALID_ARGUMENT beyond `bytes_max`.
 absl::StatusOr<std::string> ReadTextFile(const std::string& path, size_t bytes_max);
 

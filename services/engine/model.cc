@@ -34,24 +34,29 @@ ModelConfig Shape(uint32_t layers, uint32_t hidden, uint32_t query_heads, uint32
 absl::StatusOr<WeightDtype> ParseWeightDtype(std::string_view text) {
   if (text == "float32") return WeightDtype::kFloat32;
   if (text == "bfloat16") return WeightDtype::kBFloat16;
+  if (text == "int8") return WeightDtype::kInt8;
   return absl::InvalidArgumentError(
-      absl::StrCat("weight dtype: \"", ToAbsl(text), "\" (known: float32, bfloat16)"));
+      absl::StrCat("weight dtype: \"", ToAbsl(text), "\" (known: float32, bfloat16, int8)"));
 }
 
 absl::StatusOr<ModelConfig> NamedGeometry(std::string_view name) {
   if (name == "tiny") return Shape(2, 64, 4, 2, 16, 96, 272);
   if (name == "reference") return Shape(3, 128, 4, 4, 32, 352, 272);
   if (name == "100m") return Shape(12, 768, 12, 4, 64, 2048, 16384);
-  if (name == "llama-3.2-1b") {
-    ModelConfig config = Shape(16, 2048, 32, 8, 64, 8192, 128256);
+  if (name == "llama-3.2-1b" || name == "llama-3.1-8b") {
+    const bool small = name == "llama-3.2-1b";
+    ModelConfig config = small ? Shape(16, 2048, 32, 8, 64, 8192, 128256)
+                               : Shape(32, 4096, 32, 8, 128, 14336, 128256);
+    config.rms_epsilon = 1e-5f;
     config.rope_theta = 500000.0;
-    config.rope_scaling = kernels::Llama3Scaling{.factor = 32.0};
-    config.tied_embeddings = true;
+    config.rope_scaling = kernels::Llama3Scaling{.factor = small ? 32.0 : 8.0};
+    config.tied_embeddings = small;
     config.max_positions = 131072;
     return config;
   }
   return absl::NotFoundError(
-      absl::StrCat("geometry \"", ToAbsl(name), "\" (known: tiny, reference, 100m, llama-3.2-1b)"));
+      absl::StrCat("geometry \"", ToAbsl(name),
+                   "\" (known: tiny, reference, 100m, llama-3.2-1b, llama-3.1-8b)"));
 }
 
 Model::Model(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -88,6 +93,8 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Random(const ModelConfig& config, 
 }
 
 const ModelConfig& Model::config() const { return impl_->config; }
+const ModelWeights& Model::weights() const { return impl_->weights; }
+std::span<const double> Model::rope_frequencies() const { return impl_->frequencies; }
 const std::string& Model::fingerprint() const { return impl_->fingerprint_hex; }
 const std::array<std::byte, 16>& Model::fingerprint_bytes() const {
   return impl_->weights.fingerprint;
@@ -101,6 +108,12 @@ absl::Status Model::CheckSettings(const memory::LolaSettings& settings) const {
     return absl::FailedPreconditionError(
         absl::StrCat("mode: ", ToAbsl(memory::Name(settings.mode)),
                      ", but the model has no LoLA weights (only softmax)"));
+  }
+  const uint32_t sliding = config().sliding_window;
+  if (settings.mode == memory::Mode::kSoftmax && sliding > 0 && settings.window > sliding) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "window: ", settings.window, " in softmax mode, but the model attends to the last ",
+        sliding, " positions only (sliding_window)"));
   }
   return settings.Validate(geometry());
 }

@@ -23,11 +23,12 @@
 #include "memory/stream/settings.h"
 #include "memory/stream/statistics.h"
 #include "services/engine/config.h"
+#include "services/engine/sampler.h"
 
 namespace lola::engine {
 
-using WeightDtype = kernels::Dtype;  // kFloat32 or kBFloat16
-// "float32", "bfloat16"; INVALID_ARGUMENT for other words.
+using WeightDtype = kernels::Dtype;
+// "float32", "bfloat16", "int8"; INVALID_ARGUMENT for other words.
 absl::StatusOr<WeightDtype> ParseWeightDtype(std::string_view text);
 
 struct LoadOptions {
@@ -43,6 +44,12 @@ struct Segment {
   uint32_t logits_rows = 1;                        // logits wanted for the last n tokens; 0 = none
   float* logits = nullptr;  // out [logits_rows, vocab]; may be null when logits_rows == 0
   memory::MemoryStats* stats = nullptr;  // counters are added here; may be null
+  size_t slot = 0;  // where the record lives, for executors that do not use `record`
+  // Asks for a token after the last one; honoured by executors that sample themselves
+  // (ModelRunner::samples), which then need no `logits`.
+  const SamplingParams* sampling = nullptr;
+  std::span<const int32_t> recent;  // newest tokens of the stream, for the repetition penalty
+  SampledToken sampled;             // out
   // Out. Not OK: INVALID_ARGUMENT (token id), RESOURCE_EXHAUSTED (softmax window full): refused
   // before anything was touched. INTERNAL (NaN or infinity in a wanted logit): the record was
   // advanced and must be restored from a snapshot; other segments are unaffected.
@@ -61,6 +68,7 @@ struct StepTimes {
 };
 
 class Model;
+struct ModelWeights;
 
 // Work buffers for passes of at most `max_rows` rows, allocated once. Not thread-safe.
 class StepWorkspace {
@@ -100,6 +108,10 @@ class Model {
   const ModelConfig& config() const;
   const memory::ModelGeometry& geometry() const { return config().geometry; }
   const memory::LolaSettings& default_settings() const { return config().defaults; }
+  // For other executors of the same model (services/engine/device).
+  const ModelWeights& weights() const;
+  std::span<const double> rope_frequencies() const;  // [head_dim / 2]
+
   // 32 hex digits: XXH3-128 over configuration and all tensors in name order, packing excluded
   // except for the dtype, which changes results.
   const std::string& fingerprint() const;
@@ -109,8 +121,9 @@ class Model {
   uint64_t parameters() const;
   uint64_t weight_bytes() const;
 
-  // OK when `settings` can run on this model: Validate(geometry), and softmax mode only when the
-  // model has no LoLA weights (its feature_dim is 0).
+  // OK when `settings` can run on this model: Validate(geometry), softmax mode only when the model
+  // has no LoLA weights (its feature_dim is 0), and no softmax window beyond config's
+  // sliding_window.
   absl::Status CheckSettings(const memory::LolaSettings& settings) const;
 
   // One pass over all rows of all segments. INVALID_ARGUMENT when the call as a whole is wrong (no
@@ -125,7 +138,8 @@ class Model {
   std::unique_ptr<Impl> impl_;
 };
 
-// Ready-made shapes for Model::Random: "tiny" (tests), "100m", "llama-3.2-1b".
+// Ready-made shapes for Model::Random: "tiny" (tests), "reference", "100m", "llama-3.2-1b",
+// "llama-3.1-8b".
 // NOT_FOUND naming the known ones.
 absl::StatusOr<ModelConfig> NamedGeometry(std::string_view name);
 

@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "kernels/core/check.h"
 #include "memory/text.h"
 
 namespace lola::engine {
@@ -158,14 +159,12 @@ absl::StatusOr<TensorMap> ParseSafetensors(std::span<const std::byte> file, std:
   return tensors;
 }
 
-absl::Status CopyToFloat(std::string_view name, const TensorView& tensor, std::span<float> out) {
-  const uint64_t count = tensor.elements();
-  if (count != out.size()) {
-    return absl::InternalError(
-        absl::StrCat(ToAbsl(name), ": ", count, " elements for ", out.size()));
-  }
+absl::Status CopyToFloat(std::string_view name, const TensorView& tensor, uint64_t first,
+                         std::span<float> out) {
+  LOLA_CHECK(first <= tensor.elements() && out.size() <= tensor.elements() - first)
+      << first << " + " << out.size() << " of " << tensor.elements();
   if (tensor.dtype == "F32") {
-    std::memcpy(out.data(), tensor.data.data(), tensor.data.size());
+    std::memcpy(out.data(), tensor.data.data() + first * sizeof(float), out.size_bytes());
     return absl::OkStatus();
   }
   const bool brain = tensor.dtype == "BF16";
@@ -173,9 +172,10 @@ absl::Status CopyToFloat(std::string_view name, const TensorView& tensor, std::s
     return absl::UnimplementedError(absl::StrCat("tensor ", ToAbsl(name), ".dtype: ", tensor.dtype,
                                                  " (known: F32, BF16, F16)"));
   }
-  for (uint64_t i = 0; i < count; ++i) {
+  const std::byte* data = tensor.data.data() + first * sizeof(uint16_t);
+  for (uint64_t i = 0; i < out.size(); ++i) {
     uint16_t bits = 0;
-    std::memcpy(&bits, tensor.data.data() + 2 * i, sizeof(bits));
+    std::memcpy(&bits, data + 2 * i, sizeof(bits));
     out[i] = brain ? std::bit_cast<float>(uint32_t{bits} << 16) : HalfToFloat(bits);
   }
   return absl::OkStatus();
@@ -202,6 +202,11 @@ absl::StatusOr<TensorSet> TensorSet::Open(const std::string& model_dir) {
   const std::string index_path = absl::StrCat(model_dir, "/model.safetensors.index.json");
   std::error_code ignored;
   if (!std::filesystem::exists(index_path, ignored)) {
+    if (!std::filesystem::exists(single, ignored) &&
+        std::filesystem::exists(absl::StrCat(model_dir, "/pytorch_model.bin"), ignored)) {
+      return absl::UnimplementedError(
+          absl::StrCat(model_dir, ": weights: pytorch_model.bin (known: model.safetensors)"));
+    }
     const absl::Status added = set.AddFile(single);
     if (!added.ok()) return added;
     return set;

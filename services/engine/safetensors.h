@@ -34,8 +34,10 @@ using TensorMap = std::map<std::string, TensorView, std::less<>>;
 // itself, UNIMPLEMENTED for a dtype this build does not know.
 absl::StatusOr<TensorMap> ParseSafetensors(std::span<const std::byte> file, std::string_view name);
 
-// Widens F32, BF16 or F16 to float. UNIMPLEMENTED naming tensor and dtype for others.
-absl::Status CopyToFloat(std::string_view name, const TensorView& tensor, std::span<float> out);
+// Widens elements first, first + 1, ... of an F32, BF16 or F16 tensor to float. UNIMPLEMENTED
+// naming tensor and dtype for others. REQUIRES: that many elements.
+absl::Status CopyToFloat(std::string_view name, const TensorView& tensor, uint64_t first,
+                         std::span<float> out);
 
 // The tensors of a model directory: model.safetensors, or the files named by
 // model.safetensors.index.json. Views live as long as the set.

@@ -5,13 +5,33 @@
 #include "absl/strings/str_cat.h"
 #include "memory/text.h"
 #include "services/engine/byte_tokenizer.h"
+#include "services/engine/json_reader.h"
 #include "services/engine/mapped_file.h"
+#include "services/engine/tokenizer/bpe_tokenizer.h"
+#include "services/engine/tokenizer/sequence_prefix.h"
 #include "services/engine/utf8.h"
 
 namespace lola::engine {
 namespace {
 
 constexpr size_t kTokenizerBytesMax = 256 << 20;
+constexpr size_t kConfigBytesMax = 16 << 20;
+
+// A BPE with merges is a vocabulary of its own; without any it can only be the bytes.
+absl::StatusOr<std::unique_ptr<Tokenizer>> ParseKind(const Json& root) {
+  const auto model = root.find("model");
+  const bool merges = model != root.end() && model->is_object() &&
+                      model->value("type", Json()) == "BPE" && model->contains("merges") &&
+                      (*model)["merges"].is_array() && !(*model)["merges"].empty();
+  if (merges) {
+    absl::StatusOr<std::unique_ptr<BpeTokenizer>> tokenizer = BpeTokenizer::Parse(root);
+    if (!tokenizer.ok()) return tokenizer.status();
+    return std::unique_ptr<Tokenizer>(*std::move(tokenizer));
+  }
+  absl::StatusOr<std::unique_ptr<ByteTokenizer>> tokenizer = ByteTokenizer::Parse(root);
+  if (!tokenizer.ok()) return tokenizer.status();
+  return std::unique_ptr<Tokenizer>(*std::move(tokenizer));
+}
 
 }  // namespace
 
@@ -32,7 +52,11 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& mode
   const std::string path = absl::StrCat(model_dir, "/tokenizer.json");
   const absl::StatusOr<std::string> text = ReadTextFile(path, kTokenizerBytesMax);
   if (!text.ok()) return text.status();
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = ParseTokenizer(*text);
+  const absl::StatusOr<std::string> config =
+      ReadTextFile(absl::StrCat(model_dir, "/tokenizer_config.json"), kConfigBytesMax);
+  if (!config.ok() && !absl::IsNotFound(config.status())) return config.status();
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
+      ParseTokenizer(*text, config.ok() ? *config : std::string_view());
   if (!tokenizer.ok()) {
     return absl::Status(tokenizer.status().code(),
                         absl::StrCat(path, ": ", tokenizer.status().message()));
@@ -40,15 +64,32 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& mode
   return tokenizer;
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> ParseTokenizer(std::string_view json) {
-  absl::StatusOr<std::unique_ptr<ByteTokenizer>> tokenizer = ByteTokenizer::Parse(json);
-  if (!tokenizer.ok()) return tokenizer.status();
-  return std::unique_ptr<Tokenizer>(*std::move(tokenizer));
+absl::StatusOr<std::unique_ptr<Tokenizer>> ParseTokenizer(std::string_view json,
+                                                          std::string_view config) {
+  const Json root = Json::parse(json.begin(), json.end(), nullptr, false);
+  if (!root.is_object()) return absl::InvalidArgumentError("not a JSON object");
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = ParseKind(root);
+  if (!tokenizer.ok() || config.empty()) return tokenizer;
+  const Json settings = Json::parse(config.begin(), config.end(), nullptr, false);
+  if (!settings.is_object()) {
+    return absl::InvalidArgumentError("tokenizer_config.json: not a JSON object");
+  }
+  auto prefix = ReadConfiguredPrefix(settings, **tokenizer);
+  if (!prefix.ok()) {
+    return absl::Status(prefix.status().code(),
+                        absl::StrCat("tokenizer_config.json: ", prefix.status().message()));
+  }
+  if (*prefix) (*tokenizer)->set_prefix(**std::move(prefix));
+  return tokenizer;
 }
 
 std::unique_ptr<Tokenizer> MakeByteTokenizer() { return ByteTokenizer::Standard(); }
 
 std::string TextDecoder::Push(std::string_view bytes) {
+  if (drop_space_ && !bytes.empty()) {
+    if (bytes.front() == ' ') bytes.remove_prefix(1);
+    drop_space_ = false;
+  }
   std::string text(held_, size_);
   text.append(bytes);
   size_ = 0;
@@ -71,6 +112,14 @@ std::string TextDecoder::Finish() {
   const bool unfinished = size_ > 0;
   size_ = 0;
   return unfinished ? std::string(kReplacementCharacter) : std::string();
+}
+
+std::string DecodeAll(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
+  TextDecoder decoder;
+  if (tokenizer.drops_leading_space()) decoder.DropLeadingSpace();
+  std::string text;
+  for (const int32_t id : ids) text += decoder.Push(tokenizer.TokenBytes(id));
+  return text + decoder.Finish();
 }
 
 }  // namespace lola::engine

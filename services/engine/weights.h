@@ -27,9 +27,10 @@ struct LayerWeights {
 };
 
 struct ModelWeights {
-  // [vocab, hidden], rounded to the packing dtype. Empty when the embedding is tied and large: rows
-  // are then taken from `head`, which holds the same values.
+  // [vocab, hidden], in one of these: float32 weights keep float32, others bfloat16. Both empty
+  // when the embedding is tied: rows are then taken from `head`.
   std::vector<float> embedding;
+  std::vector<kernels::BFloat16> embedding_bf16;
   std::vector<LayerWeights> layers;
   std::vector<float> norm;     // [hidden]
   kernels::PackedMatrix head;  // [vocab, hidden]
@@ -44,11 +45,21 @@ struct ModelWeights {
 
 // Reads and packs a model directory's tensors. Every tensor must be there with the right shape and
 // finite; names without a use are ignored. Errors name tensor, field and value.
+//
+// Memory: what the packed weights need and a few MiB. Files are mapped, each tensor is read once
+// and its pages are let go.
 absl::StatusOr<ModelWeights> LoadWeights(const std::string& model_dir, const ModelConfig& config,
                                          kernels::Dtype dtype);
 
 // Weights drawn from `seed`: uniform, never zero, scaled so that activations stay of order one.
 ModelWeights RandomWeights(const ModelConfig& config, uint64_t seed, kernels::Dtype dtype);
+
+// What ModelWeights::parameters and bytes will be, without building them.
+struct WeightsSize {
+  uint64_t parameters = 0;
+  uint64_t bytes = 0;
+};
+WeightsSize SizeOfWeights(const ModelConfig& config, kernels::Dtype dtype);
 
 }  // namespace lola::engine
 

@@ -5,7 +5,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/cpu.h"
+#include "memory/stream/accounting.h"
 #include "services/evaluate/passkey.h"
+#include "services/evaluate/settings_flags.h"
 
 namespace lola::evaluate {
 namespace {
@@ -13,11 +15,9 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Flags {
-  std::string model, text, profile = "model", mode = "lola", score, positions, dtype = "float32";
-  std::vector<uint32_t> budgets;
-  int cache_pairs = -1, window = 0, chunk = 0, mass_cap = -1;
-  double threshold = -1.0;
-  bool json = false, quiet = false;
+  std::string model, text, profile = "model", mode = "lola", dtype = "float32";
+  SettingsFlags settings;
+  bool json = false, quiet = false, bytes = false;
   PasskeyOptions options;
 };
 
@@ -29,14 +29,7 @@ void AddFlags(CLI::App& app, Flags& f) {
   app.add_option("--needles", f.options.needles, "pass keys in one text")->capture_default_str();
   app.add_option("--profile", f.profile, "paper, lifelong or model")->capture_default_str();
   app.add_option("--mode", f.mode, "lola, base or softmax")->capture_default_str();
-  app.add_option("--cache-pairs", f.cache_pairs, "pairs per layer and head");
-  app.add_option("--cache-pairs-per-layer", f.budgets, "pairs of each layer")->delimiter(',');
-  app.add_option("--score", f.score, "sre, value_norm, random, leave_one_out or recency");
-  app.add_option("--window", f.window, "window, tokens");
-  app.add_option("--chunk", f.chunk, "chunk, tokens; default: the window when it is given");
-  app.add_option("--memory-positions", f.positions, "rotary or constant");
-  app.add_option("--mass-cap", f.mass_cap, "linear mass cap; 0 = none");
-  app.add_option("--redundancy-threshold", f.threshold, "0 = plain score");
+  f.settings.Add(app);
   app.add_option("--number-share", f.options.number_share, "sentences with other numbers");
   app.add_flag("--needle-at-start", f.options.needle_at_start, "pass keys at the very start");
   app.add_option("--min-distance", f.options.min_distance, "tokens from statement to answer");
@@ -44,34 +37,10 @@ void AddFlags(CLI::App& app, Flags& f) {
   app.add_option("--threads", f.options.threads, "threads")->capture_default_str();
   app.add_option("--streams", f.options.streams_per_thread, "texts side by side in each thread")
       ->capture_default_str();
-  app.add_option("--dtype", f.dtype, "float32 or bfloat16 weights")->capture_default_str();
+  app.add_option("--dtype", f.dtype, "float32, bfloat16 or int8 weights")->capture_default_str();
+  app.add_flag("--bytes", f.bytes, "print what a stream's state costs, and end");
   app.add_flag("--json", f.json, "result as one line of JSON");
   app.add_flag("--quiet", f.quiet, "no progress");
-}
-
-absl::StatusOr<memory::LolaSettings> SettingsFrom(const engine::Model& model, const Flags& f) {
-  absl::StatusOr<memory::LolaSettings> settings = NamedSettings(model, f.profile, f.mode);
-  if (!settings.ok()) return settings;
-  if (f.cache_pairs >= 0) {
-    settings->cache_pairs = static_cast<uint32_t>(f.cache_pairs);
-    settings->cache_pairs_per_layer.clear();
-  }
-  if (!f.budgets.empty()) settings->cache_pairs_per_layer = f.budgets;
-  if (f.window > 0) settings->window = settings->chunk = static_cast<uint32_t>(f.window);
-  if (f.chunk > 0) settings->chunk = static_cast<uint32_t>(f.chunk);
-  if (f.mass_cap >= 0) settings->mass_cap = static_cast<uint32_t>(f.mass_cap);
-  if (f.threshold >= 0.0) settings->redundancy_threshold = static_cast<float>(f.threshold);
-  if (!f.score.empty()) {
-    const auto score = memory::ParseScore(f.score);
-    if (!score.ok()) return score.status();
-    settings->score = *score;
-  }
-  if (!f.positions.empty()) {
-    const auto positions = memory::ParseMemoryPositions(f.positions);
-    if (!positions.ok()) return positions.status();
-    settings->memory_positions = *positions;
-  }
-  return settings;
 }
 
 Json ToJson(const PasskeyResult& r, const Flags& f, const engine::Model& model) {
@@ -80,7 +49,7 @@ Json ToJson(const PasskeyResult& r, const Flags& f, const engine::Model& model) 
     std::string said;
     for (const char c : m.said) said += c >= ' ' && c <= '~' ? c : '?';
     mistakes.push_back(
-        {{"name", m.name}, {"expected", m.expected}, {"said", said}, {"depth", m.depth}});
+        {{"question", m.question}, {"expected", m.expected}, {"said", said}, {"depth", m.depth}});
   }
   return {{"model", f.model},
           {"fingerprint", model.fingerprint()},
@@ -102,10 +71,38 @@ Json ToJson(const PasskeyResult& r, const Flags& f, const engine::Model& model) 
           {"right_by_depth", r.right_by_depth},
           {"digits_right", r.digits_right},
           {"state_bytes", r.state_bytes},
+          {"full_cache_tokens",
+           memory::FullCacheTokens(model.geometry(), r.settings.cache_dtype, r.state_bytes)},
+          {"average_cached", r.stats.average_occupancy()},
           {"tokens", r.tokens},
           {"seconds", r.seconds},
           {"tokens_per_second", static_cast<double>(r.tokens) / r.seconds},
           {"mistakes", mistakes}};
+}
+
+// One row for every type of rows and owner of the sparse caches, the other settings as given.
+void PrintBytes(const engine::Model& model, memory::LolaSettings s) {
+  using kernels::Dtype;
+  const memory::ModelGeometry& g = model.geometry();
+  constexpr double kKiB = 1024;
+  std::printf("%s\n", s.ToString().c_str());
+  std::printf(
+      "KiB; full cache: tokens whose keys and values, in rows of the same type, are as large\n");
+  std::printf("%-9s %-6s %10s %10s %10s %10s %10s %10s\n", "rows", "caches", "H, s", "window",
+              "caches", "other", "state", "full cache");
+  for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16, Dtype::kFloat8}) {
+    for (const auto sharing : {memory::CacheSharing::kHead, memory::CacheSharing::kGroup}) {
+      if (s.mode == memory::Mode::kSoftmax && sharing == memory::CacheSharing::kGroup) continue;
+      s.cache_dtype = dtype;
+      s.cache_sharing = sharing;
+      const memory::StateBytes b = memory::AccountFor(memory::StateLayout(g, s));
+      std::printf("%-9s %-6s %10.1f %10.1f %10.1f %10.1f %10.1f %10llu\n",
+                  kernels::DtypeName(dtype), std::string(memory::Name(sharing)).c_str(),
+                  b.recurrent / kKiB, b.window / kKiB, b.cache / kKiB, b.bookkeeping / kKiB,
+                  b.total / kKiB,
+                  static_cast<unsigned long long>(memory::FullCacheTokens(g, dtype, b.total)));
+    }
+  }
 }
 
 void ShowProgress(const PasskeyProgress& p) {
@@ -124,9 +121,15 @@ absl::Status Evaluate(Flags& f) {
   if (!tokenizer.ok()) return tokenizer.status();
   const auto text = PasskeyText::Load(f.text.empty() ? f.model + "/passkey_text.json" : f.text);
   if (!text.ok()) return text.status();
-  const auto settings = SettingsFrom(**model, f);
+  auto settings = NamedSettings(**model, f.profile, f.mode);
+  if (settings.ok()) settings = f.settings.Apply(*std::move(settings));
   if (!settings.ok()) return settings.status();
   f.options.settings = *settings;
+  if (f.bytes) {
+    const absl::Status good = (*model)->CheckSettings(*settings);
+    if (good.ok()) PrintBytes(**model, *settings);
+    return good;
+  }
   std::function<void(const PasskeyProgress&)> progress;
   if (!f.quiet) progress = ShowProgress;
   const auto result = EvaluatePasskey(**model, **tokenizer, *text, f.options, progress);
@@ -137,10 +140,13 @@ absl::Status Evaluate(Flags& f) {
   } else {
     std::printf(
         "%s %s, length %llu: %u of %u right, %.1f %% (95 %%: %.1f to %.1f), "
-        "%.0f tokens/s\n",
+        "%.0f tokens/s, state %llu bytes (a full cache of %llu tokens)\n",
         f.profile.c_str(), f.mode.c_str(), static_cast<unsigned long long>(f.options.length),
         result->right, result->questions, result->percent, result->low, result->high,
-        static_cast<double>(result->tokens) / result->seconds);
+        static_cast<double>(result->tokens) / result->seconds,
+        static_cast<unsigned long long>(result->state_bytes),
+        static_cast<unsigned long long>(memory::FullCacheTokens(
+            (*model)->geometry(), result->settings.cache_dtype, result->state_bytes)));
   }
   return absl::OkStatus();
 }

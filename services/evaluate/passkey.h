@@ -16,6 +16,8 @@
 #include "services/engine/model.h"
 #include "services/engine/tokenizer.h"
 #include "services/evaluate/passkey_text.h"
+#include "services/evaluate/settings_choice.h"
+#include "services/evaluate/summary.h"
 
 namespace lola::evaluate {
 
@@ -48,7 +50,7 @@ struct PasskeyProgress {
 
 // An answer that was not exactly right.
 struct PasskeyMistake {
-  std::string name, expected, said;
+  std::string question, expected, said;
   double depth = 0.0;
 };
 
@@ -67,20 +69,11 @@ struct PasskeyResult {
   std::vector<PasskeyMistake> mistakes;  // at most 8
 };
 
-// 95 % Wilson interval of right / count, in percent. REQUIRES: count > 0.
-std::pair<double, double> WilsonInterval(uint32_t right, uint32_t count);
-
 // `progress` (may be empty) is called from the calling thread about once a second.
 // INVALID_ARGUMENT naming the option and its value; the engine's own errors otherwise.
 absl::StatusOr<PasskeyResult> EvaluatePasskey(
     const engine::Model& model, const engine::Tokenizer& tokenizer, const PasskeyText& text,
     const PasskeyOptions& options, const std::function<void(const PasskeyProgress&)>& progress);
-
-// Settings by the names used in tables: mode "lola", "base" (no cache) or "softmax" under profile
-// "paper", "lifelong" or "model" (the model's defaults). Keeps the model's window, chunk, distance
-// and, for "lifelong", its cap, threshold and budgets.
-absl::StatusOr<memory::LolaSettings> NamedSettings(const engine::Model& model,
-                                                   std::string_view profile, std::string_view mode);
 
 }  // namespace lola::evaluate
 

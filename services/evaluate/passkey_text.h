@@ -63,6 +63,9 @@ class PasskeyWriter {
   // a word. REQUIRES: bytes >= RoomFor(text, depths.size(), margin).
   Document Write(uint64_t bytes, std::vector<double> depths, uint64_t margin, double number_share);
 
+  // One filler sentence, with other numbers at probability `number_share`; ends with a blank.
+  std::string Filler(double number_share) { return Sentence(number_share); }
+
   // Uniform in [0, 1).
   double Uniform();
   uint64_t Below(uint64_t bound);

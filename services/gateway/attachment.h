@@ -36,6 +36,7 @@ struct AttachmentWorld {
   ShardClients* shards = nullptr;
   WorkerPool* workers = nullptr;
   GatewayCounts* counts = nullptr;
+  uint64_t calls_max = 0;  // client calls open at the same time
   // How long one outage of a call may last before the client gets UNAVAILABLE.
   std::chrono::milliseconds outage_max{30000};
   std::chrono::milliseconds shard_deadline{2000};

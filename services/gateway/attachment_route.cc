@@ -154,9 +154,14 @@ void Attachment::Retry(const absl::Status& why) {
     return AfterReply();
   }
   if (now - outage_since_ > world_.outage_max) {
-    return End(absl::UnavailableError(
-        "stream '" + session_.open().stream_id() + "': no worker could be attached within " +
-        std::to_string(world_.outage_max.count()) + " ms; tried " + Tried()));
+    const std::string text = "stream '" + session_.open().stream_id() +
+                             "': no worker could be attached within " +
+                             std::to_string(world_.outage_max.count()) + " ms; tried " + Tried();
+    if (!absl::IsResourceExhausted(why)) return End(absl::UnavailableError(text));
+    absl::Status full = absl::ResourceExhaustedError(text);
+    rpc::SetDetail(full, rpc::kRetryAfterMsDetail,
+                   rpc::GetDetail(why, rpc::kRetryAfterMsDetail).value_or("200"));
+    return End(full);
   }
   // The first try follows at once, the next ones after growing pauses.
   phase_ = Phase::kWaiting;

@@ -209,6 +209,9 @@ absl::StatusOr<std::unique_ptr<GatewayService>> GatewayService::Create(
   if (options.workers.empty()) {
     return absl::InvalidArgumentError("--workers: is empty; name at least one worker address");
   }
+  if (options.calls_max == 0) {
+    return absl::InvalidArgumentError("--calls-max: is 0, must be at least 1");
+  }
   auto core = std::make_unique<Core>();
   auto shards = ShardClients::Create(options.map, options.shards);
   if (!shards.ok()) return shards.status();
@@ -221,11 +224,13 @@ absl::StatusOr<std::unique_ptr<GatewayService>> GatewayService::Create(
     }
     endpoints.push_back({address, channel});
   }
-  core->workers = std::make_unique<WorkerPool>(std::move(endpoints), options.health_every);
+  core->workers =
+      std::make_unique<WorkerPool>(std::move(endpoints), options.health_every, options.peer_hint);
   core->operations = std::make_unique<Operations>(core->shards.get(), core->workers.get());
   core->world.shards = core->shards.get();
   core->world.workers = core->workers.get();
   core->world.counts = &core->counts;
+  core->world.calls_max = options.calls_max;
   core->world.outage_max = options.outage_max;
   core->world.shard_deadline = options.shard_deadline;
   core->pool = std::make_unique<TaskPool>(options.operator_threads, options.operator_queue_max);

@@ -34,16 +34,18 @@ struct GatewayOptions {
   // records.
   std::map<std::string, std::shared_ptr<grpc::Channel>> shards;
   std::vector<std::pair<std::string, std::shared_ptr<grpc::Channel>>> workers;
+  std::string peer_hint;  // added to what is told about workers that do not answer; may be empty
   std::chrono::milliseconds outage_max{30000};     // a call without a worker ends after this
   std::chrono::milliseconds health_every{1000};    // workers are asked how they are
   std::chrono::milliseconds shard_deadline{2000};  // one question to a shard while routing
+  uint64_t calls_max = 16384;  // Stream and Generate calls open now; more are refused
   size_t operator_threads = 8;
   size_t operator_queue_max = 256;
 };
 
 class GatewayService {
  public:
-  // INVALID_ARGUMENT: no workers, a worker named twice, a shard without a channel.
+  // INVALID_ARGUMENT: no workers, no calls, a worker named twice, a shard without a channel.
   static absl::StatusOr<std::unique_ptr<GatewayService>> Create(const GatewayOptions& options);
   virtual ~GatewayService() = default;
 

@@ -3,8 +3,8 @@
 
 #include "memory/cluster/partition_map.h"
 #include "services/gateway/gateway_service.h"
-#include "services/metrics/exporter.h"
 #include "services/metrics/gateway_series.h"
+#include "services/metrics/serve.h"
 #include "services/rpc/channel.h"
 #include "services/rpc/logging.h"
 #include "services/rpc/options.h"
@@ -34,6 +34,8 @@ void Register(lola::rpc::OptionSet& set, Flags& flags) {
   set.Add("workers", &flags.workers, "worker addresses, comma separated, as workers advertise");
   set.Add("outage-max", &flags.gateway.outage_max,
           "a client call that finds no worker for so long ends with UNAVAILABLE");
+  set.Add("calls-max", &flags.gateway.calls_max,
+          "client calls open at the same time; more are refused");
   set.Add("health-every", &flags.gateway.health_every, "how often workers are asked how they are");
   set.SetExamples(
       "Example:\n  lola-gateway --bind 127.0.0.1:50051 --map map.json "
@@ -49,6 +51,10 @@ absl::Status Connect(Flags& flags) {
     auto channel = lola::rpc::MakeChannel(shard.address, flags.peers);
     if (!channel.ok()) return channel.status();
     flags.gateway.shards[shard.shard_id] = *std::move(channel);
+  }
+  // In plain text the usual reason is that it does not run; no need to doubt the options then.
+  if (!flags.peers.tls_ca.empty()) {
+    flags.gateway.peer_hint = lola::rpc::UnreachableHint(flags.peers);
   }
   for (const std::string& address : flags.workers) {
     auto channel = lola::rpc::MakeChannel(address, flags.peers);
@@ -75,18 +81,15 @@ int main(int argc, char** argv) {
 
   auto gateway = lola::gateway::GatewayService::Create(flags.gateway);
   if (!gateway.ok()) return lola::rpc::ReportFatal(kProgram, gateway.status());
-  auto server = lola::rpc::Server::Start(flags.server, (*gateway)->services());
-  if (!server.ok()) return lola::rpc::ReportFatal(kProgram, server.status());
-  auto metrics =
-      lola::metrics::Exporter::Start(flags.metrics_bind, kProgram, {[&](lola::metrics::Page& page) {
-                                       lola::metrics::WriteGateway((*gateway)->Stats(), {}, page);
-                                     }},
-                                     flags.server.insecure);
-  if (!metrics.ok()) return lola::rpc::ReportFatal(kProgram, metrics.status());
-
-  (*server)->SetServing(true);
-  const int code = lola::rpc::RunUntilSignal(
-      **server, [&](std::chrono::milliseconds deadline) { (*gateway)->Drain(deadline); });
+  const int code = lola::metrics::Serve({
+      .program = kProgram,
+      .server = flags.server,
+      .metrics_bind = flags.metrics_bind,
+      .services = (*gateway)->services(),
+      .series = [&](auto& page) { lola::metrics::WriteGateway((*gateway)->Stats(), {}, page); },
+      .listening = nullptr,
+      .drain = [&](std::chrono::milliseconds deadline) { (*gateway)->Drain(deadline); },
+  });
   (*gateway)->Stop();
   return code;
 }

@@ -4,6 +4,7 @@
 #include <set>
 #include <utility>
 
+#include "memory/env/random.h"
 #include "services/gateway/blocking_call.h"
 #include "services/gateway/stream_copy.h"
 #include "services/rpc/limits.h"
@@ -77,8 +78,9 @@ absl::StatusOr<v1::StreamInfo> Operations::Fork(const v1::ForkRequest& request) 
   fork.set_new_stream_id(request.new_stream_id());
   if (request.has_at_position()) fork.set_at_position(request.at_position());
   *fork.mutable_labels() = request.labels();
+  fork.set_request_id(request.request_id().empty() ? memory::NewUid() : request.request_id());
   return BlockingCall(shards_.StubOf(request.stream_id()), &ShardStub::Fork, fork, deadlines_.shard,
-                      PeerName(from), false);
+                      PeerName(from), true);
 }
 
 absl::StatusOr<v1::PrepareStreamReply> Operations::Prepare(const std::string& worker,
@@ -167,16 +169,23 @@ void Operations::ReleaseAtOwner(const v1::StreamInfo& info, const std::string& t
 absl::StatusOr<v1::StreamInfo> Operations::Rewind(const v1::RewindRequest& request) {
   auto info = Describe(request.stream_id());
   if (!info.ok()) return info.status();
-  ReleaseAtOwner(*info, "");
+  // A retry of what is done already must not take the stream from its owner.
+  const auto& rewinds = info->rewinds();
+  const bool done = std::any_of(rewinds.begin(), rewinds.end(), [&](const v1::RewindInfo& one) {
+    return !request.request_id().empty() && one.request_id() == request.request_id();
+  });
+  if (!done) ReleaseAtOwner(*info, "");
   v1::RewindStreamRequest rewind;
   rewind.set_stream_id(request.stream_id());
+  // Ours when the client gives none: the call below may be repeated.
+  rewind.set_request_id(request.request_id().empty() ? memory::NewUid() : request.request_id());
   if (request.to_case() == v1::RewindRequest::kPosition) {
     rewind.set_position(request.position());
   } else {
     rewind.set_snapshot_name(request.snapshot_name());
   }
   return BlockingCall(shards_.StubOf(request.stream_id()), &ShardStub::Rewind, rewind,
-                      deadlines_.shard, PeerName(shards_.PlaceOf(request.stream_id())), false);
+                      deadlines_.shard, PeerName(shards_.PlaceOf(request.stream_id())), true);
 }
 
 absl::Status Operations::Delete(const std::string& stream_id) {

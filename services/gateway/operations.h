@@ -31,10 +31,11 @@ class Operations {
   // Shard after shard, by id within a shard. The page token names the shard and its own token, so
   // that pages stay stable while streams come and go.
   absl::StatusOr<v1::ListReply> List(const v1::ListRequest& request);
-  // Within the parent's shard: O(1). To a shard of another partition: a copy of log and snapshot,
-  // safe to repeat.
+  // Within the parent's shard: O(1). To another shard: a copy of log and snapshot, see
+  // stream_copy.h. Safe to repeat with the same request_id.
   absl::StatusOr<v1::StreamInfo> Fork(const v1::ForkRequest& request);
   absl::StatusOr<v1::SnapshotInfo> Snapshot(const v1::SnapshotRequest& request);
+  // The owner releases the stream first. Safe to repeat with the same request_id.
   absl::StatusOr<v1::StreamInfo> Rewind(const v1::RewindRequest& request);
   absl::Status Delete(const std::string& stream_id);
   absl::StatusOr<v1::InspectMemoryReply> Inspect(const v1::InspectMemoryRequest& request);

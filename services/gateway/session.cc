@@ -8,7 +8,7 @@
 namespace lola::gateway {
 
 Session::Session(v1::StreamRequest open_request, GatewayCounts* counts)
-    : open_(std::move(open_request)), counts_(counts) {}
+    : open_(std::move(open_request)), counts_(counts), resuming_(open_.open().resume()) {}
 
 bool Session::CanTakeMore() const {
   return ops_.size() < rpc::kOpsInFlightMax && op_bytes_ < rpc::kOpBytesInFlightMax;
@@ -41,6 +41,10 @@ v1::ServeRequest Session::Attach(bool takeover) {
     request.mutable_attach()->mutable_open()->set_after_position(delivered_);
     // It exists: making it anew after a concurrent delete would be another stream.
     request.mutable_attach()->mutable_open()->set_create_if_missing(false);
+    // A part of the first operation may be delivered: only its own run knows the text of the rest.
+    // Before it, while the client waits for what it asked for by after_position, the log does.
+    const bool cut = !ops_.empty() && ops_.front().seq <= careful_until_ && delivered_ >= end_;
+    request.mutable_attach()->mutable_open()->set_resume(cut || resuming_);
   }
   return request;
 }
@@ -147,6 +151,7 @@ absl::Status Session::OnTokens(v1::ServeReply reply, std::vector<v1::StreamReply
     if (must_follow && position != delivered_) return Gap(position);
     delivered_ = position + static_cast<uint64_t>(count);
   }
+  if (count == 0 && op != nullptr && std::exchange(op->flushed, true)) return absl::OkStatus();
   const bool from_client = tokens.author() == v1::TOKEN_AUTHOR_CLIENT;
   if (reattached_ && from_client) return absl::OkStatus();  // the client's own, not asked for
   if (op == nullptr && reattached_) op = FirstGenerate();
@@ -183,6 +188,7 @@ absl::Status Session::OnDone(v1::ServeReply reply, std::vector<v1::StreamReply>*
   out.set_request_id(op.request.request_id());
   *out.mutable_done() = std::move(*reply.mutable_done());
   op_bytes_ -= op.bytes;
+  resuming_ = false;
   ops_.pop_front();
   return absl::OkStatus();
 }

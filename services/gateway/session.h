@@ -54,6 +54,7 @@ class Session {
     bool started = false;  // a token of it was passed on
     bool cancelled = false;
     bool cancel_sent = false;
+    bool flushed = false;  // text without a token was passed on: the last of a cancelled one
     std::chrono::steady_clock::time_point since;
   };
 
@@ -75,6 +76,7 @@ class Session {
   // Operations up to this one may be partly in the log: they are sent one at a time, each with the
   // position it starts at.
   uint64_t careful_until_ = 0;
+  bool resuming_;               // the client sends an operation again that was cut off elsewhere
   bool opened_ = false;         // once, for the client
   bool worker_opened_ = false;  // by the present worker
   bool reattached_ = false;

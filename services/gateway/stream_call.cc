@@ -56,7 +56,13 @@ class CallBase : public Reactor, public ClientSink {
   CallBase(const AttachmentWorld& world, CallRegistry* registry)
       : world_(world), registry_(registry) {
     ++world_.counts->calls;
-    ++world_.counts->open_streams;
+    const uint64_t open = ++world_.counts->open_streams;
+    if (open <= world_.calls_max) return;
+    absl::Status full = absl::ResourceExhaustedError("calls: " + std::to_string(open - 1) +
+                                                     " are open at this gateway, at most " +
+                                                     std::to_string(world_.calls_max));
+    rpc::SetDetail(full, rpc::kRetryAfterMsDetail, "200");
+    End(full);
   }
 
   // ClientSink, under the attachment's lock.
@@ -128,6 +134,10 @@ class CallBase : public Reactor, public ClientSink {
     std::lock_guard lock(mu_);
     return attachment_;
   }
+  bool ending() const {
+    std::lock_guard lock(mu_);
+    return ending_;
+  }
 
   const AttachmentWorld world_;
   CallRegistry* const registry_;
@@ -158,7 +168,7 @@ class StreamCall final
     : public CallBase<grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>> {
  public:
   StreamCall(const AttachmentWorld& world, CallRegistry* registry) : CallBase(world, registry) {
-    StartRead(&buffer_);
+    if (!ending()) StartRead(&buffer_);
   }
 
   void ReadNext() override { StartRead(&buffer_); }
@@ -200,6 +210,7 @@ class GenerateCall final : public CallBase<grpc::ServerWriteReactor<grpc::ByteBu
  public:
   GenerateCall(const AttachmentWorld& world, CallRegistry* registry, const grpc::ByteBuffer& buffer)
       : CallBase(world, registry) {
+    if (ending()) return;
     v1::GenerateRequest request;
     absl::Status status = Parse(buffer, &request);
     if (status.ok()) status = rpc::CheckGenerateRequest(request, world.workers->Vocabulary());

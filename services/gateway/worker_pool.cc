@@ -21,15 +21,18 @@ uint64_t Weight(std::string_view stream_id, const std::string& address) {
   return XXH64(stream_id.data(), stream_id.size(), XXH64(address.data(), address.size(), 0));
 }
 
+constexpr char kNotAsked[] = "not asked yet";
+
 }  // namespace
 
-WorkerPool::WorkerPool(std::vector<WorkerEndpoint> workers, std::chrono::milliseconds poll_every)
-    : poll_every_(poll_every) {
+WorkerPool::WorkerPool(std::vector<WorkerEndpoint> workers, std::chrono::milliseconds poll_every,
+                       std::string hint)
+    : poll_every_(poll_every), hint_(hint.empty() ? "" : " (" + hint + ")") {
   for (WorkerEndpoint& endpoint : workers) {
     Worker& worker = workers_[endpoint.address];
     worker.stub = v1::Worker::NewStub(endpoint.channel);
     worker.status.set_address(endpoint.address);
-    worker.status.set_problem("not asked yet");
+    worker.status.set_problem(kNotAsked);
   }
 }
 
@@ -92,17 +95,18 @@ void WorkerPool::Poll() {
   for (auto& [address, worker] : workers_) {
     Question& question = *questions[index++];
     const bool healthy = question.status.ok();
+    const std::string problem = healthy ? "" : question.status.error_message() + hint_;
     bool changed;
     {
       std::lock_guard lock(mu_);
-      changed = worker.status.healthy() != healthy;
+      changed = worker.status.healthy() != healthy || worker.status.problem() == kNotAsked;
       worker.status.set_healthy(healthy);
-      worker.status.set_problem(healthy ? "" : question.status.error_message());
+      worker.status.set_problem(problem);
       if (healthy) *worker.status.mutable_info() = std::move(question.info);
     }
     if (changed) {
       rpc::LogInfo(healthy ? "worker answers" : "worker does not answer",
-                   {{"worker", address}, {"problem", question.status.error_message()}});
+                   {{"worker", address}, {"problem", problem}});
     }
     if (healthy && !model_known) {
       AskModel(worker);
@@ -153,7 +157,7 @@ void WorkerPool::ReportFailure(const std::string& address, const absl::Status& s
   const auto found = workers_.find(address);
   if (found == workers_.end()) return;
   found->second.status.set_healthy(false);
-  found->second.status.set_problem(std::string(status.message()));
+  found->second.status.set_problem(std::string(status.message()) + hint_);
 }
 
 std::vector<v1::WorkerStatus> WorkerPool::Statuses() const {

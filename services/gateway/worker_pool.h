@@ -30,7 +30,9 @@ struct WorkerEndpoint {
 
 class WorkerPool {
  public:
-  WorkerPool(std::vector<WorkerEndpoint> workers, std::chrono::milliseconds poll_every);
+  // `hint` is added to the problem of a worker that does not answer.
+  WorkerPool(std::vector<WorkerEndpoint> workers, std::chrono::milliseconds poll_every,
+             std::string hint = "");
   ~WorkerPool();
 
   // One round of questions, then one every `poll_every` on a thread of the pool's own.
@@ -66,6 +68,7 @@ class WorkerPool {
   void AskModel(Worker& worker);
 
   const std::chrono::milliseconds poll_every_;
+  const std::string hint_;
   mutable std::mutex mu_;
   std::condition_variable wake_;
   bool stopping_ = false;                  // guarded by mu_

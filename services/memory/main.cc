@@ -1,7 +1,7 @@
 // lola-memory: wiring only.
 #include "memory/cluster/partition_map.h"
 #include "services/memory/shard_service.h"
-#include "services/metrics/exporter.h"
+#include "services/metrics/serve.h"
 #include "services/metrics/shard_series.h"
 #include "services/rpc/logging.h"
 #include "services/rpc/options.h"
@@ -76,18 +76,16 @@ int main(int argc, char** argv) {
 
   auto shard = lola::shard::ShardService::Create(flags.shard);
   if (!shard.ok()) return lola::rpc::ReportFatal(kProgram, shard.status());
-  auto server = lola::rpc::Server::Start(flags.server, {(*shard)->service()});
-  if (!server.ok()) return lola::rpc::ReportFatal(kProgram, server.status());
-  auto metrics = lola::metrics::Exporter::Start(
-      flags.metrics_bind, kProgram, {[&](lola::metrics::Page& page) {
-        lola::metrics::WriteShard((*shard)->Stats(), {{"shard", flags.shard.shard_id}}, page);
-      }},
-      flags.server.insecure);
-  if (!metrics.ok()) return lola::rpc::ReportFatal(kProgram, metrics.status());
-
-  (*server)->SetServing(true);
-  const int code =
-      lola::rpc::RunUntilSignal(**server, [&](std::chrono::milliseconds) { (*shard)->Drain(); });
+  const lola::metrics::Labels labels = {{"shard", flags.shard.shard_id}};
+  const int code = lola::metrics::Serve({
+      .program = kProgram,
+      .server = flags.server,
+      .metrics_bind = flags.metrics_bind,
+      .services = {(*shard)->service()},
+      .series = [&](auto& page) { lola::metrics::WriteShard((*shard)->Stats(), labels, page); },
+      .listening = nullptr,
+      .drain = [&](std::chrono::milliseconds) { (*shard)->Drain(); },
+  });
   (*shard)->Stop();
   return code;
 }

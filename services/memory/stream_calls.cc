@@ -1,12 +1,15 @@
 #include "services/memory/stream_calls.h"
 
+#include <atomic>
+
 #include "absl/strings/str_cat.h"
 #include "memory/limits.h"
 
 namespace lola::shard {
 namespace {
 
-// Messages in, one reply. Steps: read a message, take it on a thread of ours, read the next.
+// Messages in, one reply. Two messages take turns: while one is taken on a thread of ours, the next
+// one comes in.
 class PutSnapshotCall : public grpc::ServerReadReactor<v1::PutSnapshotRequest> {
  public:
   PutSnapshotCall(ShardCalls& calls, grpc::CallbackServerContext* context, v1::SnapshotInfo* reply)
@@ -14,20 +17,21 @@ class PutSnapshotCall : public grpc::ServerReadReactor<v1::PutSnapshotRequest> {
     if (absl::Status status = calls.AdmitAny(); !status.ok()) {
       End(status);
     } else {
-      StartRead(&message_);
+      StartRead(&messages_[0]);
     }
   }
 
   void OnReadDone(bool ok) override {
-    if (ok && upload_ == nullptr) {
+    if (begun_) {
+      more_ = ok;
+      if (--under_way_ == 0) calls_.Continue([this] { Go(); });
+    } else if (ok) {
       // The first message: from here on the call is admitted or refused.
       absl::Status status = CheckHeader();
       if (status.ok()) status = calls_.Start([this] { Begin(); });
       if (!status.ok()) End(status);
-    } else if (ok) {
-      calls_.Continue([this] { Take(); });
     } else {
-      calls_.Continue([this] { Commit(); });
+      End(absl::InvalidArgumentError("part: the call ended before its header"));
     }
   }
 
@@ -35,39 +39,48 @@ class PutSnapshotCall : public grpc::ServerReadReactor<v1::PutSnapshotRequest> {
 
  private:
   absl::Status CheckHeader() const {
-    if (!message_.has_header()) {
+    if (!messages_[0].has_header()) {
       return absl::InvalidArgumentError("part: the first message carries no header");
     }
-    return calls_.AdmitStream(message_.header().stream_id());
+    return calls_.AdmitStream(messages_[0].header().stream_id());
   }
 
   void Begin() {
-    auto upload = calls_.store().PutSnapshot(message_.header());
+    auto upload = calls_.store().PutSnapshot(messages_[0].header());
     if (!upload.ok()) return End(upload.status());
     upload_ = *std::move(upload);
-    StartRead(&message_);
+    begun_ = true;
+    under_way_ = 1;
+    StartRead(&messages_[0]);
   }
 
-  void Take() {
-    absl::Status status = absl::OkStatus();
-    if (message_.part_case() != v1::PutSnapshotRequest::kData) {
-      status = absl::InvalidArgumentError("part: a message behind the header carries no data");
-    } else if (message_.data().size() > memory::kSnapshotChunkBytesMax) {
-      status = absl::InvalidArgumentError(absl::StrCat("data: a message has ",
-                                                       message_.data().size(), " bytes, at most ",
-                                                       memory::kSnapshotChunkBytesMax));
-    } else {
-      status = upload_->Write(message_.data());
+  // A message has come (or the end of all), the one before it was taken.
+  void Go() {
+    do {
+      if (!more_) return Commit();
+      const v1::PutSnapshotRequest& message = messages_[current_];
+      current_ = 1 - current_;
+      under_way_ = 2;
+      StartRead(&messages_[current_]);
+      // On an error the read is left alone: its end brings under_way_ to 1, and nothing follows.
+      if (absl::Status status = Take(message); !status.ok()) return End(status);
+    } while (--under_way_ == 0);
+  }
+
+  absl::Status Take(const v1::PutSnapshotRequest& message) {
+    if (message.part_case() != v1::PutSnapshotRequest::kData) {
+      return absl::InvalidArgumentError("part: a message behind the header carries no data");
     }
-    if (!status.ok()) return End(status);
-    StartRead(&message_);
+    if (message.data().size() > memory::kSnapshotChunkBytesMax) {
+      return absl::InvalidArgumentError(absl::StrCat("data: a message has ", message.data().size(),
+                                                     " bytes, at most ",
+                                                     memory::kSnapshotChunkBytesMax));
+    }
+    return upload_->Write(message.data());
   }
 
   void Commit() {
     if (context_->IsCancelled()) return End(absl::CancelledError("the caller is gone"));
-    if (upload_ == nullptr) {
-      return End(absl::InvalidArgumentError("part: the call ended before its header"));
-    }
     auto info = upload_->Commit();
     if (info.ok()) *reply_ = *std::move(info);
     End(info.status());
@@ -82,12 +95,17 @@ class PutSnapshotCall : public grpc::ServerReadReactor<v1::PutSnapshotRequest> {
   ShardCalls& calls_;
   grpc::CallbackServerContext* const context_;
   v1::SnapshotInfo* const reply_;
-  v1::PutSnapshotRequest message_;
+  v1::PutSnapshotRequest messages_[2];
+  bool begun_ = false;             // the header was taken
+  std::atomic<int> under_way_{0};  // of: reading the next message, taking this one
+  int current_ = 0;                // being read; it and upload_ belong to whoever runs Go
+  bool more_ = false;
   std::unique_ptr<store::SnapshotUpload> upload_;
 };
 
 // One request, messages out. `Source` makes them: absl::Status Open(store), then
-// absl::StatusOr<bool> Next(message*) until false.
+// absl::StatusOr<bool> Next(message*) until false. Two messages take turns: while one is written,
+// the next one is made.
 template <typename Message, typename Source>
 class PullCall : public grpc::ServerWriteReactor<Message> {
  public:
@@ -100,25 +118,33 @@ class PullCall : public grpc::ServerWriteReactor<Message> {
         if (absl::Status opened = source_.Open(calls_.store(), *request); !opened.ok()) {
           return End(opened);
         }
-        Step();
+        more_ = source_.Next(&messages_[0]);
+        Go();
       });
     }
     if (!status.ok()) End(status);
   }
 
   void OnWriteDone(bool ok) override {
-    if (!ok) return End(absl::CancelledError("the caller is gone"));
-    calls_.Continue([this] { Step(); });
+    if (!ok) caller_gone_ = true;
+    if (--under_way_ == 0) calls_.Continue([this] { Go(); });
   }
 
   void OnDone() override { delete this; }
 
  private:
-  void Step() {
-    if (context_->IsCancelled()) return End(absl::CancelledError("the caller is gone"));
-    auto more = source_.Next(&message_);
-    if (!more.ok() || !*more) return End(more.status());
-    this->StartWrite(&message_);
+  // A message is made (or there is none), the one before it was written.
+  void Go() {
+    do {
+      if (caller_gone_ || context_->IsCancelled()) {
+        return End(absl::CancelledError("the caller is gone"));
+      }
+      if (!more_.ok() || !*more_) return End(more_.status());
+      under_way_ = 2;
+      this->StartWrite(&messages_[current_]);
+      current_ = 1 - current_;
+      more_ = source_.Next(&messages_[current_]);
+    } while (--under_way_ == 0);
   }
 
   void End(const absl::Status& status) { this->Finish(calls_.End(status)); }
@@ -126,7 +152,11 @@ class PullCall : public grpc::ServerWriteReactor<Message> {
   ShardCalls& calls_;
   grpc::CallbackServerContext* const context_;
   Source source_;
-  Message message_;
+  Message messages_[2];
+  std::atomic<int> under_way_{0};  // of: writing this message, making the next one
+  std::atomic<bool> caller_gone_{false};
+  int current_ = 0;  // to be written; it and more_ belong to whoever runs Go
+  absl::StatusOr<bool> more_ = false;
 };
 
 class SnapshotSource {
@@ -138,10 +168,9 @@ class SnapshotSource {
     return absl::OkStatus();
   }
   absl::StatusOr<bool> Next(v1::SnapshotChunk* chunk) {
-    auto piece = download_->Next(memory::kSnapshotChunkBytes);
-    if (!piece.ok()) return piece.status();
-    chunk->mutable_data()->assign(piece->data(), piece->size());  // keeps its buffer
-    return !piece->empty();
+    absl::Status status = download_->Next(memory::kSnapshotChunkBytes, chunk->mutable_data());
+    if (!status.ok()) return status;
+    return !chunk->data().empty();
   }
 
  private:

@@ -26,12 +26,53 @@ grpc::ChannelArguments Arguments() {
   return arguments;
 }
 
+// What is given must be used: half of it would silently mean plain text, or no certificate.
+absl::Status CheckTls(const ChannelOptions& options) {
+  if (options.tls_cert.empty() != options.tls_key.empty()) {
+    return absl::InvalidArgumentError("--peer-tls-cert and --peer-tls-key go together: cert '" +
+                                      options.tls_cert + "', key '" + options.tls_key + "'");
+  }
+  if (options.tls_ca.empty() && !options.tls_cert.empty()) {
+    return absl::InvalidArgumentError("--peer-tls-cert: '" + options.tls_cert +
+                                      "' needs --peer-tls-ca, without it connections are in "
+                                      "plain text");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> Credentials(
+    const ChannelOptions& options) {
+  if (absl::Status status = CheckTls(options); !status.ok()) return status;
+  if (options.tls_ca.empty()) return grpc::InsecureChannelCredentials();
+  grpc::SslCredentialsOptions ssl;
+  auto ca = ReadPemFile("--peer-tls-ca", options.tls_ca);
+  if (!ca.ok()) return ca.status();
+  ssl.pem_root_certs = *std::move(ca);
+  if (!options.tls_cert.empty()) {
+    auto cert = ReadPemFile("--peer-tls-cert", options.tls_cert);
+    if (!cert.ok()) return cert.status();
+    auto key = ReadPemFile("--peer-tls-key", options.tls_key);
+    if (!key.ok()) return key.status();
+    ssl.pem_cert_chain = *std::move(cert);
+    ssl.pem_private_key = *std::move(key);
+  }
+  return grpc::SslCredentials(ssl);
+}
+
 }  // namespace
 
 void RegisterChannelOptions(OptionSet& set, ChannelOptions* options) {
   set.Add("peer-tls-ca", &options->tls_ca, "PEM file to verify servers with; empty: plain text");
   set.Add("peer-tls-cert", &options->tls_cert, "PEM certificate to show to servers");
   set.Add("peer-tls-key", &options->tls_key, "PEM key of that certificate");
+}
+
+std::string UnreachableHint(const ChannelOptions& options) {
+  if (options.tls_ca.empty()) return "connection in plain text: does it want TLS, --peer-tls-ca?";
+  if (options.tls_cert.empty()) {
+    return "TLS without a certificate of ours: does it want one, --peer-tls-cert?";
+  }
+  return "TLS with certificate '" + options.tls_cert + "': does it accept that one?";
 }
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& address,
@@ -41,23 +82,9 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& ad
   if (!has_scheme && (colon == std::string::npos || colon == 0 || colon + 1 == address.size())) {
     return absl::InvalidArgumentError("address '" + address + "' is not host:port");
   }
-  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
-  if (!options.tls_ca.empty()) {
-    grpc::SslCredentialsOptions ssl;
-    auto ca = ReadTextFile("--peer-tls-ca", options.tls_ca);
-    if (!ca.ok()) return ca.status();
-    ssl.pem_root_certs = *std::move(ca);
-    if (!options.tls_cert.empty()) {
-      auto cert = ReadTextFile("--peer-tls-cert", options.tls_cert);
-      if (!cert.ok()) return cert.status();
-      auto key = ReadTextFile("--peer-tls-key", options.tls_key);
-      if (!key.ok()) return key.status();
-      ssl.pem_cert_chain = *std::move(cert);
-      ssl.pem_private_key = *std::move(key);
-    }
-    credentials = grpc::SslCredentials(ssl);
-  }
-  return grpc::CreateCustomChannel(address, credentials, Arguments());
+  auto credentials = Credentials(options);
+  if (!credentials.ok()) return credentials.status();
+  return grpc::CreateCustomChannel(address, *credentials, Arguments());
 }
 
 }  // namespace lola::rpc

@@ -26,7 +26,12 @@ struct ChannelOptions {
 // --peer-tls-ca, --peer-tls-cert, --peer-tls-key.
 void RegisterChannelOptions(OptionSet& set, ChannelOptions* options);
 
-// Does not connect. Errors: INVALID_ARGUMENT naming the address; NOT_FOUND naming a PEM file.
+// What may be wrong when a server does not answer a channel made with these options: it closes the
+// connection of a client whose certificate it misses or refuses without telling the reason.
+std::string UnreachableHint(const ChannelOptions& options);
+
+// Does not connect. Errors: INVALID_ARGUMENT naming the address, options that do not fit together
+// or a file that is not PEM; NOT_FOUND naming a PEM file.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& address,
                                                            const ChannelOptions& options = {});
 

@@ -22,6 +22,13 @@ inline absl::StatusOr<std::string> ReadTextFile(const std::string& option,
   return text.str();
 }
 
+// As ReadTextFile; INVALID_ARGUMENT naming option and path when it holds no PEM block.
+inline absl::StatusOr<std::string> ReadPemFile(const std::string& option, const std::string& path) {
+  auto text = ReadTextFile(option, path);
+  if (!text.ok() || text->find("-----BEGIN ") != std::string::npos) return text;
+  return absl::InvalidArgumentError(option + ": '" + path + "' is not a PEM file");
+}
+
 }  // namespace lola::rpc
 
 #endif  // LOLA_SERVICES_RPC_FILES_H_

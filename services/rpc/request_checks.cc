@@ -183,6 +183,8 @@ absl::Status CheckFork(const v1::ForkRequest& request) {
   if (request.stream_id() == request.new_stream_id()) {
     return Bad("new_stream_id", Shown(request.new_stream_id()) + " equals stream_id");
   }
+  status = CheckSize("request_id", request.request_id().size(), kRequestIdBytesMax);
+  if (!status.ok()) return status;
   return CheckLabels("labels", request.labels());
 }
 
@@ -208,6 +210,8 @@ absl::Status CheckRewind(const v1::RewindRequest& request) {
   if (request.to_case() == v1::RewindRequest::TO_NOT_SET) {
     return Bad("to", "is empty; give position or snapshot_name");
   }
+  status = CheckSize("request_id", request.request_id().size(), kRequestIdBytesMax);
+  if (!status.ok()) return status;
   if (request.to_case() == v1::RewindRequest::kPosition) return absl::OkStatus();
   if (request.snapshot_name().empty()) return Bad("snapshot_name", "is empty");
   return CheckName("snapshot_name", request.snapshot_name(), kSnapshotNameBytesMax);

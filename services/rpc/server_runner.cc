@@ -69,16 +69,16 @@ absl::Status CheckPortFree(const std::string& bind, const HostPort& at) {
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> Credentials(const ServerOptions& options) {
   if (options.tls_cert.empty()) return grpc::InsecureServerCredentials();
-  auto cert = ReadTextFile("--tls-cert", options.tls_cert);
+  auto cert = ReadPemFile("--tls-cert", options.tls_cert);
   if (!cert.ok()) return cert.status();
-  auto key = ReadTextFile("--tls-key", options.tls_key);
+  auto key = ReadPemFile("--tls-key", options.tls_key);
   if (!key.ok()) return key.status();
   grpc::SslServerCredentialsOptions ssl(
       options.tls_client_ca.empty() ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
                                     : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
   ssl.pem_key_cert_pairs.push_back({*std::move(key), *std::move(cert)});
   if (!options.tls_client_ca.empty()) {
-    auto ca = ReadTextFile("--tls-client-ca", options.tls_client_ca);
+    auto ca = ReadPemFile("--tls-client-ca", options.tls_client_ca);
     if (!ca.ok()) return ca.status();
     ssl.pem_root_certs = *std::move(ca);
   }
@@ -142,6 +142,11 @@ absl::Status CheckBind(const ServerOptions& options) {
   if (options.tls_cert.empty() != options.tls_key.empty()) {
     return absl::FailedPreconditionError("--tls-cert and --tls-key go together: cert '" +
                                          options.tls_cert + "', key '" + options.tls_key + "'");
+  }
+  if (!options.tls_client_ca.empty() && options.tls_cert.empty()) {
+    return absl::FailedPreconditionError("--tls-client-ca: '" + options.tls_client_ca +
+                                         "' needs --tls-cert and --tls-key: without them clients "
+                                         "are served in plain text");
   }
   if (!IsLoopback(at->host) && options.tls_cert.empty() && !options.insecure) {
     return absl::FailedPreconditionError(

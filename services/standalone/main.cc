@@ -1,5 +1,5 @@
 // lola-standalone: wiring only.
-#include "services/metrics/exporter.h"
+#include "services/metrics/serve.h"
 #include "services/rpc/logging.h"
 #include "services/rpc/options.h"
 #include "services/rpc/server_runner.h"
@@ -54,14 +54,13 @@ int main(int argc, char** argv) {
   if (!served.ok()) return lola::rpc::ReportFatal(kProgram, served.status());
   auto system = lola::standalone::Standalone::Create(flags.system, *served);
   if (!system.ok()) return lola::rpc::ReportFatal(kProgram, system.status());
-  auto server = lola::rpc::Server::Start(flags.server, (*system)->services());
-  if (!server.ok()) return lola::rpc::ReportFatal(kProgram, server.status());
-  auto metrics = lola::metrics::Exporter::Start(
-      flags.metrics_bind, kProgram,
-      {[&](lola::metrics::Page& page) { (*system)->WriteSeries(page); }}, flags.server.insecure);
-  if (!metrics.ok()) return lola::rpc::ReportFatal(kProgram, metrics.status());
-
-  (*server)->SetServing(true);
-  return lola::rpc::RunUntilSignal(
-      **server, [&](std::chrono::milliseconds deadline) { (*system)->Drain(deadline); });
+  return lola::metrics::Serve({
+      .program = kProgram,
+      .server = flags.server,
+      .metrics_bind = flags.metrics_bind,
+      .services = (*system)->services(),
+      .series = [&](auto& page) { (*system)->WriteSeries(page); },
+      .listening = nullptr,
+      .drain = [&](std::chrono::milliseconds deadline) { (*system)->Drain(deadline); },
+  });
 }

@@ -152,10 +152,37 @@ absl::StatusOr<engine::AttachRequest> FromProto(const v1::AttachStream& message,
   request.durability = open.durability() == v1::DURABILITY_NONE ? engine::Durability::kNone
                                                                 : engine::Durability::kLocal;
   if (open.has_after_position()) request.after_position = open.after_position();
+  request.resume = open.resume();
   request.model_fingerprint = open.model_fingerprint();
   request.ttl_ms = open.ttl_ms();
   return request;
 }
+
+namespace {
+
+// Tokens of a text by where it stands: at the beginning of the stream it gets what the model
+// expects in front of a sequence, later it goes on where the text before it ended.
+absl::Status EncodeAppend(const std::string& text, const engine::Tokenizer& tokenizer,
+                          engine::AppendOp* op) {
+  const auto encode = [&](bool starts) {
+    auto ids = tokenizer.Encode(text, {starts, {}});
+    if (starts && ids.ok()) {
+      ids->insert(ids->begin(), tokenizer.prefix().begin(), tokenizer.prefix().end());
+    }
+    return ids;
+  };
+  auto ids = encode(op->base == 0u);
+  if (!ids.ok()) return ids.status();
+  op->ids = *std::move(ids);
+  // Without a base only the scheduler knows where the stream ends.
+  if (op->base || (!tokenizer.marks_start() && tokenizer.prefix().empty())) return absl::OkStatus();
+  auto at_start = encode(true);
+  if (!at_start.ok()) return at_start.status();
+  op->ids_at_start = *std::move(at_start);
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 absl::StatusOr<engine::AppendOp> AppendFromProto(const v1::WorkerOp& message,
                                                  const engine::Tokenizer& tokenizer) {
@@ -168,9 +195,9 @@ absl::StatusOr<engine::AppendOp> AppendFromProto(const v1::WorkerOp& message,
       return absl::InvalidArgumentError(absl::StrCat("append.text: ", append.text().size(),
                                                      " bytes, at most ", rpc::kAppendTextBytesMax));
     }
-    auto ids = tokenizer.Encode(append.text());
-    if (!ids.ok()) return ids.status();
-    op.ids = *std::move(ids);
+    if (absl::Status status = EncodeAppend(append.text(), tokenizer, &op); !status.ok()) {
+      return status;
+    }
   } else {
     op.ids.assign(append.tokens().ids().begin(), append.tokens().ids().end());
   }
@@ -237,7 +264,8 @@ v1::OpDone ToProto(const engine::DoneEvent& event) {
   return message;
 }
 
-v1::ModelInfo DescribeModel(const engine::Model& model, const std::string& name) {
+v1::ModelInfo DescribeModel(const engine::Model& model, const std::string& name,
+                            const std::string& instruction_class) {
   const memory::ModelGeometry& geometry = model.geometry();
   v1::ModelInfo info;
   info.set_name(name);
@@ -254,8 +282,8 @@ v1::ModelInfo DescribeModel(const engine::Model& model, const std::string& name)
   info.set_weight_dtype(kernels::DtypeName(model.dtype()));
   *info.mutable_defaults() = ToProto(model.default_settings());
   info.set_state_bytes(memory::StateLayout(geometry, model.default_settings()).stride_bytes());
-  info.set_backend("cpu");
-  info.set_instruction_class(std::string(kernels::InstructionClass()));
+  info.set_backend(instruction_class.starts_with("cuda") ? "cuda" : "cpu");
+  info.set_instruction_class(instruction_class);
   return info;
 }
 

@@ -41,7 +41,9 @@ absl::StatusOr<engine::GenerateOp> GenerateFromProto(const v1::WorkerOp& message
 
 v1::TokenOutput ToProto(engine::TokensEvent event);
 v1::OpDone ToProto(const engine::DoneEvent& event);
-v1::ModelInfo DescribeModel(const engine::Model& model, const std::string& name);
+// `instruction_class`: the runner's.
+v1::ModelInfo DescribeModel(const engine::Model& model, const std::string& name,
+                            const std::string& instruction_class);
 
 }  // namespace lola::worker
 

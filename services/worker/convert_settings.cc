@@ -8,6 +8,17 @@ constexpr uint32_t kSoftmaxWindowDefault = 4096;
 
 using memory::LolaSettings;
 
+absl::Status OverrideSelection(const v1::LolaSettings& message, LolaSettings* settings) {
+  if (message.has_sinks()) settings->sinks = message.sinks();
+  if (message.has_adaptive_mass()) settings->adaptive_mass = message.adaptive_mass();
+  if (message.has_cache_pairs_min()) settings->cache_pairs_min = message.cache_pairs_min();
+  if (message.cache_sharing().empty()) return absl::OkStatus();
+  auto value = memory::ParseCacheSharing(message.cache_sharing());
+  if (!value.ok()) return value.status();
+  settings->cache_sharing = *value;
+  return absl::OkStatus();
+}
+
 // Takes over what the message says; zero and empty fields leave `settings` as it is.
 absl::Status Override(const v1::LolaSettings& message, LolaSettings* settings) {
   if (message.window() != 0) settings->window = message.window();
@@ -47,7 +58,7 @@ absl::Status Override(const v1::LolaSettings& message, LolaSettings* settings) {
     if (!value.ok()) return value.status();
     settings->cache_dtype = *value;
   }
-  return absl::OkStatus();
+  return OverrideSelection(message, settings);
 }
 
 // A profile says how positions and masses are treated; sizes stay the model's.
@@ -119,6 +130,10 @@ v1::LolaSettings ToProto(const LolaSettings& settings) {
   message.set_rescore(settings.rescore);
   message.set_score_epsilon(settings.score_epsilon);
   message.set_cache_dtype(kernels::DtypeName(settings.cache_dtype));
+  message.set_sinks(settings.sinks);
+  message.set_cache_sharing(text(memory::Name(settings.cache_sharing)));
+  message.set_adaptive_mass(settings.adaptive_mass);
+  message.set_cache_pairs_min(settings.cache_pairs_min);
   return message;
 }
 

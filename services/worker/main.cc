@@ -2,7 +2,7 @@
 #include <grpcpp/channel.h>
 
 #include "memory/cluster/partition_map.h"
-#include "services/metrics/exporter.h"
+#include "services/metrics/serve.h"
 #include "services/rpc/channel.h"
 #include "services/rpc/logging.h"
 #include "services/rpc/options.h"
@@ -70,18 +70,17 @@ int main(int argc, char** argv) {
   if (!served.ok()) return lola::rpc::ReportFatal(kProgram, served.status());
   auto worker = lola::worker::WorkerService::Create(options, *served);
   if (!worker.ok()) return lola::rpc::ReportFatal(kProgram, worker.status());
-  auto server = lola::rpc::Server::Start(flags.server, {(*worker)->service()});
-  if (!server.ok()) return lola::rpc::ReportFatal(kProgram, server.status());
-  (*worker)->SetAddress((*server)->address());
-  auto metrics = lola::metrics::Exporter::Start(
-      flags.metrics_bind, kProgram,
-      {[&](lola::metrics::Page& page) { lola::worker::WriteWorker((*worker)->Stats(), {}, page); }},
-      flags.server.insecure);
-  if (!metrics.ok()) return lola::rpc::ReportFatal(kProgram, metrics.status());
-
-  (*server)->SetServing(true);
-  return lola::rpc::RunUntilSignal(**server, [&](std::chrono::milliseconds deadline) {
-    const uint32_t released = (*worker)->Drain(deadline);
-    lola::rpc::LogInfo("drained", {{"streams", released}});
+  return lola::metrics::Serve({
+      .program = kProgram,
+      .server = flags.server,
+      .metrics_bind = flags.metrics_bind,
+      .services = {(*worker)->service()},
+      .series = [&](auto& page) { lola::worker::WriteWorker((*worker)->Stats(), {}, page); },
+      .listening = [&](const auto& server) { (*worker)->SetAddress(server.address()); },
+      .drain =
+          [&](std::chrono::milliseconds deadline) {
+            const uint32_t released = (*worker)->Drain(deadline);
+            lola::rpc::LogInfo("drained", {{"streams", released}});
+          },
   });
 }

@@ -44,6 +44,7 @@ class Reader : public std::enable_shared_from_this<Reader> {
       const uint64_t from = *position - std::min(*position - range.from, kContextTokens);
       const uint64_t to = std::min(*position + kContextTokens + 1, range.to);
       engine::TextDecoder decoder;
+      if (from == 0 && tokenizer_->drops_leading_space()) decoder.DropLeadingSpace();
       std::string text;
       for (uint64_t p = from; p < to && p - range.from < ids.size(); ++p) {
         text += decoder.Push(tokenizer_->TokenBytes(ids[size_t(p - range.from)]));

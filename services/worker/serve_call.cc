@@ -22,7 +22,31 @@ void ServeSink::OnTokens(engine::TokensEvent event) {
   v1::ServeReply reply;
   reply.set_seq(event.seq);
   *reply.mutable_tokens() = ToProto(std::move(event));
+  {
+    std::lock_guard lock(mu_);
+    if (JoinWaiting(reply)) return;
+  }
   Send(std::move(reply));
+}
+
+// Tokens that wait behind the message being written leave together. mu_ held.
+bool ServeSink::JoinWaiting(const v1::ServeReply& reply) {
+  if (queue_.size() <= (writing_ ? 1u : 0u)) return false;  // the front one is in use
+  v1::ServeReply& last = queue_.back();
+  const v1::TokenOutput& more = reply.tokens();
+  if (!last.has_tokens() || last.seq() != reply.seq()) return false;
+  // The last text of a cancelled generation: by coming alone it is known when it comes again.
+  if (more.ids_size() == 0) return false;
+  v1::TokenOutput& tokens = *last.mutable_tokens();
+  const uint64_t end = tokens.position() + static_cast<uint64_t>(tokens.ids_size());
+  if (tokens.author() != more.author() || tokens.replayed() != more.replayed() ||
+      end != more.position() || tokens.ids_size() + more.ids_size() > kJoinedTokensMax) {
+    return false;
+  }
+  tokens.mutable_ids()->MergeFrom(more.ids());
+  tokens.mutable_text()->append(more.text());
+  tokens.mutable_logprobs()->MergeFrom(more.logprobs());
+  return true;
 }
 
 void ServeSink::OnDurable(uint64_t position) {

@@ -2,7 +2,8 @@
 // and hand over. Private to services/worker.
 //
 // Replies wait in a queue, one write is in flight. The queue is bounded by the engine asking
-// Writable() before it produces more; what was under way still fits.
+// Writable() before it produces more; what was under way still fits. Tokens that wait in it are
+// joined to one reply.
 #ifndef LOLA_SERVICES_WORKER_SERVE_CALL_H_
 #define LOLA_SERVICES_WORKER_SERVE_CALL_H_
 
@@ -43,9 +44,12 @@ class ServeSink : public engine::EventSink {
   void CallGone();
 
  private:
+  static constexpr int kJoinedTokensMax = 64;
+
   void Send(v1::ServeReply reply);
-  void WriteNext();    // mu_ held
-  void MaybeFinish();  // mu_ held
+  bool JoinWaiting(const v1::ServeReply& reply);  // mu_ held
+  void WriteNext();                               // mu_ held
+  void MaybeFinish();                             // mu_ held
 
   WorkerState* const worker_;
   mutable std::mutex mu_;

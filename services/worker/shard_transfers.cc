@@ -2,6 +2,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -64,13 +65,14 @@ class ReadTokensCall final : public grpc::ClientReadReactor<v1::TokenRun> {
   engine::StreamBackend::Callback<std::vector<engine::TokenRun>> done_;
 };
 
+// Two messages take turns: while one is written, the next one is filled.
 class PutSnapshotCall final : public grpc::ClientWriteReactor<v1::PutSnapshotRequest> {
  public:
   PutSnapshotCall(v1::Memory::Stub& stub, engine::PutSnapshotRequest request,
                   std::chrono::milliseconds deadline,
                   engine::StreamBackend::Callback<engine::SnapshotRecord> done)
       : request_(std::move(request)), done_(std::move(done)) {
-    v1::PutSnapshotHeader& header = *message_.mutable_header();
+    v1::PutSnapshotHeader& header = *messages_[0].mutable_header();
     header.set_stream_id(request_.stream_id);
     header.set_epoch(request_.epoch);
     header.set_position(request_.position);
@@ -79,17 +81,14 @@ class PutSnapshotCall final : public grpc::ClientWriteReactor<v1::PutSnapshotReq
     header.set_name(request_.name);
     context_.set_deadline(std::chrono::system_clock::now() + deadline);
     stub.async()->PutSnapshot(&context_, &reply_, this);
-    StartWrite(&message_);
+    AddHold();  // until the last write: messages are filled outside of reactions too
     StartCall();
+    Go();
   }
 
   void OnWriteDone(bool ok) override {
-    if (!ok) return;  // the shard has answered already: OnDone says what
-    const auto piece = request_.blob->Piece(offset_, memory::kSnapshotChunkBytes);
-    if (piece.empty()) return StartWritesDone();
-    offset_ += piece.size();
-    message_.mutable_data()->assign(reinterpret_cast<const char*>(piece.data()), piece.size());
-    StartWrite(&message_);
+    if (!ok) refused_ = true;  // the shard has answered already: OnDone says what
+    if (--under_way_ == 0) Go();
   }
 
   void OnDone(const grpc::Status& status) override {
@@ -102,14 +101,41 @@ class PutSnapshotCall final : public grpc::ClientWriteReactor<v1::PutSnapshotReq
   }
 
  private:
+  // A message is filled (or there is none), the one before it was written.
+  void Go() {
+    do {
+      if (!refused_ && more_) {
+        under_way_ = 2;
+        StartWrite(&messages_[current_]);
+        current_ = 1 - current_;
+        more_ = Fill(messages_[current_]);
+      } else {
+        if (!refused_) StartWritesDone();
+        return RemoveHold();  // last: this may be gone when it returns
+      }
+    } while (--under_way_ == 0);
+  }
+
+  bool Fill(v1::PutSnapshotRequest& message) {
+    const auto piece = request_.blob->Piece(offset_, memory::kSnapshotChunkBytes);
+    offset_ += piece.size();
+    message.mutable_data()->assign(reinterpret_cast<const char*>(piece.data()), piece.size());
+    return !piece.empty();
+  }
+
   grpc::ClientContext context_;
   const engine::PutSnapshotRequest request_;
-  v1::PutSnapshotRequest message_;
+  v1::PutSnapshotRequest messages_[2];
   v1::SnapshotInfo reply_;
+  std::atomic<int> under_way_{0};  // of: writing this message, filling the next one
+  std::atomic<bool> refused_{false};
+  int current_ = 0;  // to be written; it and what follows belong to whoever runs Go
+  bool more_ = true;
   uint64_t offset_ = 0;
   engine::StreamBackend::Callback<engine::SnapshotRecord> done_;
 };
 
+// Two messages take turns: while one is taken, the next one comes in.
 class GetSnapshotCall final : public grpc::ClientReadReactor<v1::SnapshotChunk> {
  public:
   GetSnapshotCall(v1::Memory::Stub& stub, std::string stream_id, std::string blob_id,
@@ -120,14 +146,13 @@ class GetSnapshotCall final : public grpc::ClientReadReactor<v1::SnapshotChunk> 
     request_.set_blob_id(std::move(blob_id));
     context_.set_deadline(std::chrono::system_clock::now() + deadline);
     stub.async()->GetSnapshot(&context_, &request_, this);
-    StartRead(&message_);
+    StartRead(&messages_[0]);
     StartCall();
   }
 
   void OnReadDone(bool ok) override {
-    if (!ok) return;
-    if (!sink_(std::as_bytes(std::span(message_.data()))).ok()) return context_.TryCancel();
-    StartRead(&message_);
+    more_ = ok;
+    if (--under_way_ == 0) Go();
   }
 
   void OnDone(const grpc::Status& status) override {
@@ -136,9 +161,26 @@ class GetSnapshotCall final : public grpc::ClientReadReactor<v1::SnapshotChunk> 
   }
 
  private:
+  // A message has come (or the end of all), the one before it was taken. Runs in the reaction that
+  // brought the message, or in the one before it that is still under way: OnDone waits for both.
+  void Go() {
+    do {
+      if (!more_) return;
+      const v1::SnapshotChunk& message = messages_[current_];
+      current_ = 1 - current_;
+      under_way_ = 2;
+      StartRead(&messages_[current_]);
+      // The read then fails, brings under_way_ to 1, and nothing follows.
+      if (!sink_(std::as_bytes(std::span(message.data()))).ok()) return context_.TryCancel();
+    } while (--under_way_ == 0);
+  }
+
   grpc::ClientContext context_;
   v1::GetSnapshotRequest request_;
-  v1::SnapshotChunk message_;
+  v1::SnapshotChunk messages_[2];
+  std::atomic<int> under_way_{1};  // of: reading the next message, taking this one
+  int current_ = 0;                // being read; it belongs to whoever runs Go
+  bool more_ = false;
   engine::StreamBackend::ByteSink sink_;
   engine::StreamBackend::StatusCallback done_;
 };

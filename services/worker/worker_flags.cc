@@ -8,8 +8,13 @@ namespace lola::worker {
 void RegisterWorkerFlags(rpc::OptionSet& set, WorkerFlags* flags) {
   engine::EngineOptions& engine = flags->options.engine;
   set.Add("model", &flags->model,
-          "model directory, or random:<geometry> (tiny, 100m, llama-3.2-1b) for benchmarks");
-  set.Add("dtype", &flags->dtype, "of the weight matrices: float32 | bfloat16");
+          "model directory, or random:<geometry> (tiny, 100m, llama-3.2-1b, llama-3.1-8b) for "
+          "benchmarks");
+  set.Add("dtype", &flags->dtype, "of the weight matrices: float32 | bfloat16 | int8");
+  set.Add("backend", &flags->options.backend, "what runs the model: auto | cpu | cuda");
+  set.Add("device", &flags->options.device, "which GPU, counted from 0");
+  set.Add("batch-invariant", &flags->options.batch_invariant,
+          "GPU: the same state whatever else is in the batch; false: faster products may differ");
   set.Add("threads", &flags->options.threads, "threads of the model; 0: all processors");
   set.Add("lease", &flags->options.lease,
           "how long a silent worker's streams stay its own, unless somebody takes over");

@@ -16,7 +16,8 @@ struct WorkerFlags {
   rpc::Bytes slot_bytes{0};
 };
 
-// --model --dtype --threads --lease --slots --slot-bytes --open-streams --idle-demote
+// --model --dtype --backend --device --batch-invariant --threads --lease --slots --slot-bytes
+// --open-streams --idle-demote
 // --idle-release --slot-slice --step-rows --prefill-rows --checkpoint-interval --snapshot-buffers
 // --uncommitted-tokens --queued-operations --queued-tokens --shard-patience.
 void RegisterWorkerFlags(rpc::OptionSet& set, WorkerFlags* flags);

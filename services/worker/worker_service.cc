@@ -1,4 +1,5 @@
 #include "services/worker/worker_service.h"
+#include "services/worker/runner.h"
 
 #include <grpcpp/grpcpp.h>
 
@@ -154,7 +155,8 @@ class Handlers final : public v1::Worker::CallbackService {
   grpc::ServerUnaryReactor* DescribeModel(grpc::CallbackServerContext* context,
                                           const v1::DescribeModelRequest*,
                                           v1::ModelInfo* reply) override {
-    *reply = worker::DescribeModel(worker_->engine().model(), worker_->model_name());
+    *reply = worker::DescribeModel(worker_->engine().model(), worker_->model_name(),
+                                   worker_->engine().instruction_class());
     return Now(context);
   }
 
@@ -230,15 +232,10 @@ absl::StatusOr<std::unique_ptr<WorkerService>> WorkerService::Create(const Worke
   const std::string instance = backend_options.instance;
   auto backend = ShardBackend::Create(std::move(backend_options));
   if (!backend.ok()) return backend.status();
-  if (options.threads < 0 || options.threads > 1024) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("threads: ", options.threads, ", must be 0 to 1024"));
-  }
-  const int threads =
-      options.threads > 0 ? options.threads : std::max(1, int(std::thread::hardware_concurrency()));
-  auto engine = engine::Engine::Create(
-      options.engine, engine::MakeModelRunner(served.model, options.engine.step_rows, threads),
-      served.tokenizer, *backend);
+  auto runner = MakeRunner(options, served);
+  if (!runner.ok()) return runner.status();
+  auto engine =
+      engine::Engine::Create(options.engine, *std::move(runner), served.tokenizer, *backend);
   if (!engine.ok()) return engine.status();
   auto state = std::make_shared<WorkerState>(*std::move(backend), served.tokenizer,
                                              *std::move(engine), instance, served.name);

@@ -37,7 +37,10 @@ namespace lola::worker {
 
 struct WorkerOptions {
   engine::EngineOptions engine;
-  int threads = 0;  // of the model's passes; 0 = as many as the machine has processors
+  std::string backend = "auto";  // "cpu", "cuda", "auto": cuda where it can be had
+  int device = 0;                // index of the GPU
+  bool batch_invariant = true;   // GPU: states do not depend on the batch (P2), see kernels/cuda
+  int threads = 0;  // of the model's passes on the CPU; 0 = as many as the machine has processors
   std::chrono::milliseconds lease{5'000};
   memory::PartitionMap map = memory::PartitionMap::SingleShard("shard-0", "");
   std::map<std::string, std::shared_ptr<grpc::Channel>> shards;  // by shard id
@@ -50,8 +53,8 @@ struct ServedModel {
   std::shared_ptr<const engine::Tokenizer> tokenizer;
 };
 
-// `source`: a model directory, or "random:<geometry>" (tiny, 100m, llama-3.2-1b) for benchmarks.
-// `dtype`: "float32" or "bfloat16". Errors name the file or field and the value.
+// `source`: a model directory, or "random:<geometry>" (tiny, 100m, llama-3.2-1b, llama-3.1-8b).
+// `dtype`: "float32", "bfloat16" or "int8". Errors name the file or field and the value.
 absl::StatusOr<ServedModel> LoadServedModel(const std::string& source, const std::string& dtype);
 
 class WorkerService {

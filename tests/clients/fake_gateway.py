@@ -42,10 +42,11 @@ class FakeGateway(inference_pb2_grpc.InferenceServicer):
         opened = inference_pb2.OpenedStream(position=len(self.log))
         opened.info.stream_id = request.open.stream_id
         yield inference_pb2.StreamReply(request_id=request.request_id, opened=opened)
-        if request.open.HasField("after_position"):
+        resume = request.open.resume
+        if request.open.HasField("after_position") and not resume:
             for position in range(request.open.after_position, len(self.log)):
                 yield self._token(request.request_id, position, replayed=True)
-        sent = max(len(self.log), request.open.after_position)
+        sent = request.open.after_position if resume else len(self.log)
         for request in requests:
             if request.HasField("append"):
                 self._append(request.append)

@@ -43,6 +43,7 @@ class StreamTest(unittest.TestCase):
         self.assertEqual({base for kind, base in self.gateway.operations if kind == "generate"},
                          {2})
         self.assertFalse(self.gateway.opens[-1].create_if_missing)
+        self.assertEqual([o.resume for o in self.gateway.opens], [False] + [True] * 4)
 
     def test_leaving_the_loop_early_keeps_the_stream_usable(self):
         with self.client.open("s") as stream:
@@ -68,6 +69,10 @@ class StreamTest(unittest.TestCase):
         self.gateway.log = [(1, 65), (2, 66), (2, 67)]
         with self.client.open("s", after_position=0) as stream:
             self.assertEqual([t.position for t in stream.generate(max_tokens=2)], [3, 4])
+        self.gateway.break_after = [0]
+        with self.client.open("s", after_position=0) as stream:
+            self.assertEqual([t.position for t in stream.generate(max_tokens=2)], [5, 6])
+            self.assertEqual(stream.reattachments, 1)
 
     def test_a_skipped_position_is_an_error(self):
         self.gateway.skip_position = 4

@@ -208,7 +208,8 @@ class FilesTest(unittest.TestCase):
                    "hwy": "libhwy-dev", "nlohmann_json": "nlohmann-json3-dev",
                    "spdlog": "libspdlog-dev", "CLI11": "libcli11-dev", "PkgConfig": "pkg-config",
                    "CURL": "libcurl4-openssl-dev", "Threads": "g++", "Git": "git",
-                   "OpenBLAS": "libopenblas-dev", "dnnl": "libdnnl-dev", "zstd": "libzstd-dev"}
+                   "OpenBLAS": "libopenblas-dev", "dnnl": "libdnnl-dev", "zstd": "libzstd-dev",
+                   "Boost": "libboost-context-dev"}
         for name in re.findall(r"find_package\((\S+)", cmake):
             self.assertIn(name, package, "name its Debian package here and in the script")
             self.assertRegex(listed, rf"(?m)^{re.escape(package[name])} ")

@@ -3,6 +3,8 @@
 
 #include <string>
 
+#include "kernels/core/float8.h"
+
 #include "tests/kernels/kernel_test_util.h"
 
 namespace lola::kernels {
@@ -58,8 +60,22 @@ struct Call {
     for (const std::vector<float>* source : {&keys.back(), &values.back()}) {
       rounded.emplace_back();
       for (const float value : *source) rounded.back().push_back(ToBFloat16(value));
+      codes.emplace_back(source->size());
+      exponents.emplace_back(whole);
+      const bool key = source == &keys.back();
+      for (size_t j = 0; j < whole; ++j) {
+        std::vector<float> row(c.head_dim);
+        const auto at = [&](size_t i) {
+          return key ? KeyOffset(j, i, c.head_dim) : j * c.head_dim + i;
+        };
+        for (size_t i = 0; i < c.head_dim; ++i) row[i] = (*source)[at(i)];
+        exponents.back()[j] = RowExponent(row.data(), row.size());
+        const float scale = RowScale(exponents.back()[j]);
+        for (size_t i = 0; i < c.head_dim; ++i) codes.back()[at(i)] = ToFloat8(row[i] / scale);
+      }
     }
     spans.push_back({.pairs = pairs, .causal = causal});
+    masses.emplace_back(whole, 0.5f);
   }
 
   // Rows first .. first + count - 1 as a call of their own.
@@ -70,8 +86,15 @@ struct Call {
       used[i].keys = bf16 ? static_cast<const void*>(rounded[2 * i].data()) : keys[i].data();
       used[i].values =
           bf16 ? static_cast<const void*>(rounded[2 * i + 1].data()) : values[i].data();
+      if (c.dtype == Dtype::kFloat8) {
+        used[i].keys = codes[2 * i].data();
+        used[i].values = codes[2 * i + 1].data();
+        used[i].key_exponents = exponents[2 * i].data();
+        used[i].value_exponents = exponents[2 * i + 1].data();
+      }
       used[i].queries = queries[i].data() + first * c.head_dim;
       if (used[i].causal) used[i].pairs += first;
+      used[i].mass = masses[i].data();
     }
     return {.spans = used.data(),
             .span_count = used.size(),
@@ -94,8 +117,10 @@ struct Call {
 
   Case c;
   std::vector<AttendSpan> spans, used;
-  std::vector<std::vector<float>> keys, values, queries;
+  std::vector<std::vector<float>> keys, values, queries, masses;
   std::vector<std::vector<BFloat16>> rounded;
+  std::vector<std::vector<Float8>> codes;
+  std::vector<std::vector<int8_t>> exponents;
   std::vector<float> features, h, s, out, scratch;
 };
 
@@ -129,6 +154,8 @@ std::vector<Case> Cases() {
   for (const size_t d : {32, 64, 128}) {
     cases.push_back(Vary("Bfloat16HeadDim" + std::to_string(d),
                          [&](Case& c) { c.head_dim = d, c.dtype = Dtype::kBFloat16; }));
+    cases.push_back(Vary("Float8HeadDim" + std::to_string(d),
+                         [&](Case& c) { c.head_dim = d, c.dtype = Dtype::kFloat8; }));
   }
   return cases;
 }
@@ -141,6 +168,25 @@ TEST_P(AttendTest, AgreesWithTheReference) {
   EXPECT_EQ(Attend(got.Params(0, got.c.rows)), 0u);
   EXPECT_EQ(AttendRef(want.Params(0, want.c.rows)), 0u);
   EXPECT_LE(WorstError(got.out, want.out), GetParam().query_scale > 10 ? 2e-3 : 2e-5 * 4);
+  for (size_t i = 0; i < got.masses.size(); ++i) {
+    // A weight is at most 1 and as exact as an output; a pair gets one from every row.
+    EXPECT_LE(WorstError(got.masses[i], want.masses[i]),
+              (GetParam().query_scale > 10 ? 2e-3 : 2e-6) * static_cast<double>(got.c.rows));
+    const size_t live = got.spans[i].pairs + (got.spans[i].causal ? got.c.rows - 1 : 0);
+    for (size_t j = live; j < got.masses[i].size(); ++j) EXPECT_EQ(got.masses[i][j], 0.5f);
+  }
+}
+
+TEST(AttendTest, WeightsOfAPlainRowAddUpToOne) {
+  Case c;
+  c.mix = AttendMix::kPlain;
+  Call call(c, 1);
+  Attend(call.Params(0, c.rows));
+  double sum = 0;
+  for (const std::vector<float>& masses : call.masses) {
+    for (const float mass : masses) sum += mass - 0.5;
+  }
+  EXPECT_NEAR(sum, static_cast<double>(c.rows), 1e-4);
 }
 
 TEST_P(AttendTest, ARowDoesNotDependOnTheRowsBesideIt) {
@@ -153,6 +199,7 @@ TEST_P(AttendTest, ARowDoesNotDependOnTheRowsBesideIt) {
     }
     ASSERT_TRUE(test::SameBits(some.out.data(), all.out.data(), all.out.size()))
         << "in groups of " << group;
+    ASSERT_EQ(some.masses, all.masses) << "in groups of " << group;
   }
 }
 
@@ -176,6 +223,21 @@ TEST(AttendTest, VeryNegativeLogitsLeaveTheLinearPart) {
   call.c.mix = AttendMix::kPlain;  // one pair: its value, however small its logit
   EXPECT_EQ(Attend(call.Params(0, 1)), 0u);
   EXPECT_NEAR(call.out[5], call.values[0][5], 1e-6);
+}
+
+// A row that was not finite reads as NaN: no weight of zero hides it.
+TEST(AttendTest, Float8RowsThatWereNotFiniteAreCounted) {
+  for (const bool in_key : {true, false}) {
+    Case c;
+    c.dtype = Dtype::kFloat8;
+    Call call(c, 4);
+    const size_t which = in_key ? 0 : 1;
+    call.exponents[which][3] = kRowNotFinite;
+    for (size_t i = 0; i < c.head_dim; ++i) {
+      call.codes[which][in_key ? KeyOffset(3, i, c.head_dim) : 3 * c.head_dim + i] = Float8{};
+    }
+    EXPECT_EQ(Attend(call.Params(0, c.rows)), c.rows) << in_key;
+  }
 }
 
 TEST(AttendTest, RowsWithNanOrInfinityAreCounted) {

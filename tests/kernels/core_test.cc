@@ -4,11 +4,66 @@
 #include "kernels/core/bf16.h"
 #include "kernels/core/check.h"
 #include "kernels/core/cpu.h"
+#include "kernels/core/float8.h"
 #include "kernels/core/thread_pool.h"
 #include "tests/kernels/kernel_test_util.h"
 
 namespace lola::kernels {
 namespace {
+
+TEST(Float8Test, EveryNumberIsItselfAndMidpointsGoToEven) {
+  for (uint32_t code = 0; code < 0x7f; ++code) {
+    const float value = ToFloat(Float8{static_cast<uint8_t>(code)});
+    EXPECT_EQ(ToFloat8(value).bits, code);
+    EXPECT_EQ(ToFloat8(-value).bits, code | 0x80);
+    if (code == 0x7e) break;
+    const float next = ToFloat(Float8{static_cast<uint8_t>(code + 1)});
+    EXPECT_LT(value, next);
+    const float middle = (value + next) / 2;  // exact
+    EXPECT_EQ(ToFloat8(middle).bits, code + code % 2);
+    EXPECT_EQ(ToFloat8(std::nextafter(middle, 0.0f)).bits, code);
+    EXPECT_EQ(ToFloat8(std::nextafter(middle, 500.0f)).bits, code + 1);
+  }
+  EXPECT_EQ(ToFloat(Float8{0x7e}), 448.0f);
+  EXPECT_EQ(ToFloat(Float8{0x01}), 0x1p-9f);
+  EXPECT_EQ(ToFloat8(464.0f).bits, 0x7e);
+}
+
+TEST(Float8Test, ARowThatWasRoundedStaysAsItIs) {
+  for (int trial = 0; trial < 2000; ++trial) {
+    const float size = std::ldexp(1.0f, trial % 200 - 100);
+    std::vector<float> row = test::Normal(32, trial, size);
+    const int8_t exponent = RowExponent(row.data(), row.size());
+    const float scale = RowScale(exponent);
+    float largest = 0;
+    for (const float value : row) largest = std::max(largest, std::fabs(value));
+    EXPECT_LE(largest, 464 * scale);
+    if (exponent > -100) {
+      EXPECT_GT(largest, 232 * scale);
+    }
+    for (float& value : row) {
+      const float rounded = ToFloat(ToFloat8(value / scale)) * scale;
+      EXPECT_LE(std::fabs(rounded - value), std::max(std::fabs(value) / 16, scale * 0x1p-10f));
+      value = rounded;
+    }
+    EXPECT_EQ(RowExponent(row.data(), row.size()), exponent) << trial;
+    for (const float value : row) EXPECT_EQ(ToFloat(ToFloat8(value / scale)) * scale, value);
+  }
+}
+
+TEST(Float8Test, RowsOfNothingAndOfNoNumber) {
+  std::vector<float> row(16, 0.0f);
+  EXPECT_EQ(RowExponent(row.data(), 16), 0);
+  row[7] = 1e-38f;
+  EXPECT_EQ(RowExponent(row.data(), 16), 0);  // rounds to zeros
+  for (const float bad : {NAN, INFINITY, -INFINITY}) {
+    row[7] = bad;
+    EXPECT_EQ(RowExponent(row.data(), 16), kRowNotFinite);
+  }
+  EXPECT_TRUE(std::isnan(0.0f * RowScale(kRowNotFinite)));
+  row[7] = 3e38f;
+  EXPECT_TRUE(std::isfinite(RowScale(RowExponent(row.data(), 16))));
+}
 
 TEST(ThreadPoolTest, RunsEveryIndexOnceWithValidWorkers) {
   for (const int threads : {1, 2, 4}) {

@@ -1,5 +1,8 @@
 #include "kernels/gemm/gemm.h"
 
+#include <cmath>
+#include <limits>
+#include <map>
 #include <string>
 #include <tuple>
 
@@ -68,7 +71,8 @@ const Shape kShapes[] = {{1, 128, 384}, {64, 128, 384}, {1, 1, 1},      {2, 7, 3
 
 INSTANTIATE_TEST_SUITE_P(Shapes, GemmTest,
                          ::testing::Combine(::testing::ValuesIn(kShapes),
-                                            ::testing::Values(Dtype::kFloat32, Dtype::kBFloat16)),
+                                            ::testing::Values(Dtype::kFloat32, Dtype::kBFloat16,
+                                                              Dtype::kInt8)),
                          CaseName);
 
 // The portable bfloat16 kernels are not reached through Gemm on a processor with the dot
@@ -92,24 +96,117 @@ TEST(GemmKernelsTest, PortableBfloat16AgreesWithTheReference) {
   EXPECT_TRUE(test::SameBits(single.data(), got.data() + 3 * out, out));
 }
 
+// Products of `kernels` called directly: all rows together, then one row alone.
+std::vector<float> Direct(const GemmKernels& kernels, const PackedMatrix& packed,
+                          const std::vector<float>& x, size_t rows, size_t steps) {
+  const size_t in = packed.in(), width = packed.panels() * kPanelOutputs;
+  std::vector<std::byte> buffer(rows * steps * kernels.element_bytes);
+  kernels.pack(x.data(), in, rows, in, buffer.data());
+  std::vector<float> got(rows * width), panel(rows * kPanelOutputs), single(kPanelOutputs);
+  for (size_t i = 0; i < packed.panels(); ++i) {
+    kernels.panel(buffer.data(), rows, steps, packed.panel(i), panel.data());
+    for (size_t r = 0; r < rows; ++r) {
+      std::copy_n(&panel[r * kPanelOutputs], kPanelOutputs, &got[r * width + i * kPanelOutputs]);
+    }
+  }
+  kernels.pack(x.data() + (rows - 1) * in, in, 1, in, buffer.data());
+  for (size_t i = 0; i < packed.panels(); ++i) {
+    kernels.single(buffer.data(), steps, packed.panel(i), 0, 1, single.data());
+    EXPECT_TRUE(
+        test::SameBits(single.data(), &got[(rows - 1) * width + i * kPanelOutputs], kPanelOutputs));
+  }
+  return got;
+}
+
+TEST(GemmKernelsTest, PortableInt8HasTheBitsOfTheDotInstruction) {
+  for (const Shape& shape : {Shape{1, 64, 32}, Shape{7, 301, 70}, Shape{29, 2500, 33}}) {
+    const auto [rows, in, out] = shape;
+    const PackedMatrix packed = PackedMatrix::Pack(Normal(out * in, 4), out, in, Dtype::kInt8);
+    const std::vector<float> x = Normal(rows * in, 5);
+    const size_t steps = (in + kInt8Group - 1) / kInt8Group;
+    const std::vector<float> portable = Direct(Int8Kernels(), packed, x, rows, steps);
+    std::vector<float> want(rows * out);
+    GemmRef({&packed, x.data(), in, want.data(), out, rows, false});
+    const size_t width = packed.panels() * kPanelOutputs;
+    for (size_t r = 0; r < rows; ++r) {
+      for (size_t o = 0; o < width; ++o) {
+        // Only the sum over groups rounds; outputs that do not exist are zero.
+        const double expected = o < out ? want[r * out + o] : 0.0;
+        EXPECT_NEAR(portable[r * width + o], expected, 1e-4) << r << ", " << o;
+      }
+    }
+    if (Int8DotKernels() == nullptr) continue;
+    const std::vector<float> dot = Direct(*Int8DotKernels(), packed, x, rows, steps);
+    EXPECT_TRUE(test::SameBits(dot.data(), portable.data(), dot.size())) << rows << "x" << in;
+  }
+}
+
+TEST(GemmKernelsTest, QuantisesGroupsToNearestEvenAndKeepsWhatIsNotFinite) {
+  int8_t p[kInt8Group];
+  const float x[5] = {-254.0f, 1.0f, 3.0f, -3.0f, 127.0f};  // steps of 2: 0.5, 1.5, -1.5, 63.5
+  const Int8GroupInfo info = QuantizeGroup(x, 5, p);
+  EXPECT_EQ(info.step, 2.0f);
+  EXPECT_EQ(std::vector<int>(p, p + 6), (std::vector<int>{-127, 0, 2, -2, 64, 0}));
+  EXPECT_EQ(info.offset, -128 * (-127 + 2 - 2 + 64));
+  EXPECT_EQ(QuantizeGroup(x + 5, 0, p).step, 0.0f);
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const float bad : {nan, inf, -inf}) {
+    const PackedMatrix packed = PackedMatrix::Pack(Normal(32 * 100, 1), 32, 100, Dtype::kInt8);
+    std::vector<float> input(100, 1.0f), output(32);
+    input[70] = bad;
+    ThreadPool pool(1);
+    Gemm({&packed, input.data(), 100, output.data(), 32, 1, false}, pool);
+    for (const float value : output) EXPECT_FALSE(std::isfinite(value));
+  }
+}
+
 TEST(GemmTest, NoRowsIsNoWork) {
   const PackedMatrix packed = PackedMatrix::Pack(Normal(6, 1), 2, 3, Dtype::kFloat32);
   ThreadPool pool(1);
   Gemm({&packed, nullptr, 3, nullptr, 2, 0, false}, pool);
 }
 
+// What a weight becomes in a matrix of this type.
+float Stored(const std::vector<float>& row, size_t i, Dtype dtype) {
+  if (dtype == Dtype::kFloat32) return row[i];
+  if (dtype == Dtype::kBFloat16) return ToFloat(ToBFloat16(row[i]));
+  float largest = 0.0f;
+  for (const float w : row) largest = std::max(largest, std::fabs(w));
+  const float scale = largest / 127.0f;
+  return scale == 0.0f ? 0.0f : std::nearbyint(row[i] / scale) * scale;
+}
+
 TEST(PackedMatrixTest, KeepsEveryWeightAndPadsWithZeros) {
-  const std::vector<float> w = Normal(35 * 5, 1);
-  for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16}) {
+  std::vector<float> w = Normal(35 * 5, 1);
+  std::fill_n(w.begin() + 3 * 5, 5, 0.0f);  // a row without a scale
+  const std::map<Dtype, size_t> panel_bytes = {
+      {Dtype::kFloat32, 32 * 5 * 4}, {Dtype::kBFloat16, 32 * 6 * 2}, {Dtype::kInt8, 32 * 64 + 128}};
+  for (const auto& [dtype, bytes] : panel_bytes) {
     const PackedMatrix packed = PackedMatrix::Pack(w, 35, 5, dtype);
     for (size_t o = 0; o < 35; ++o) {
-      for (size_t i = 0; i < 5; ++i) {
-        const float expected =
-            dtype == Dtype::kFloat32 ? w[o * 5 + i] : ToFloat(ToBFloat16(w[o * 5 + i]));
-        EXPECT_EQ(packed.At(o, i), expected);
+      const std::vector<float> row(w.begin() + o * 5, w.begin() + (o + 1) * 5);
+      for (size_t i = 0; i < 5; ++i) EXPECT_EQ(packed.At(o, i), Stored(row, i, dtype));
+    }
+    EXPECT_EQ(packed.bytes(), 2 * bytes);
+    EXPECT_EQ(PackedMatrix::PackedBytes(35, 5, dtype), packed.bytes());
+  }
+}
+
+TEST(PackedMatrixTest, RowsMayComeInPiecesAndAnyOrder) {
+  const std::vector<float> w = Normal(100 * 70, 1);
+  const std::span<const float> all(w);
+  for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16, Dtype::kInt8}) {
+    const PackedMatrix whole = PackedMatrix::Pack(w, 100, 70, dtype);
+    PackedMatrix pieces = PackedMatrix::Zeros(100, 70, dtype);
+    for (const auto& [first, count] : {std::pair{61, 39}, std::pair{0, 1}, std::pair{1, 60}}) {
+      pieces.SetRows(first, all.subspan(first * 70, count * 70));
+    }
+    for (size_t i = 0; i < whole.panels(); ++i) {
+      for (size_t o = i * 32; o < std::min<size_t>(100, i * 32 + 32); ++o) {
+        for (size_t in = 0; in < 70; ++in) ASSERT_EQ(pieces.At(o, in), whole.At(o, in));
       }
     }
-    EXPECT_EQ(packed.bytes(), 2 * 32 * (dtype == Dtype::kFloat32 ? 5 * 4 : 6 * 2));
   }
 }
 

@@ -205,6 +205,22 @@ TEST(SelectTest, NanIsCountedAndComesLastAndInfinityIsCounted) {
   EXPECT_TRUE(RanksBefore({NAN, 0, 0}, {NAN, 4, 4}));
 }
 
+TEST(SelectTest, MassPrefixIsTheShortestThatHoldsTheShare) {
+  std::vector<Candidate> c;
+  for (const float score : {8.0f, 4.0f, 2.0f, 1.0f, 1.0f}) c.push_back({score, 0, 0});
+  EXPECT_EQ(MassPrefix(c, 0.4), 1u);
+  EXPECT_EQ(MassPrefix(c, 0.5), 1u);
+  EXPECT_EQ(MassPrefix(c, 0.51), 2u);
+  EXPECT_EQ(MassPrefix(c, 0.75), 2u);
+  EXPECT_EQ(MassPrefix(c, 0.95), 5u);
+  EXPECT_EQ(MassPrefix(c, 1.0), 5u);
+  for (Candidate& candidate : c) candidate.score = 0.0f;
+  EXPECT_EQ(MassPrefix(c, 0.5), 0u);  // nothing to hold
+  c[4].score = NAN;
+  EXPECT_EQ(MassPrefix(c, 0.5), 5u);
+  EXPECT_EQ(MassPrefix({}, 0.5), 0u);
+}
+
 TEST(SelectTest, RandomScoresAreFixedAndSpread) {
   double sum = 0;
   for (int64_t p = 0; p < 10000; ++p) {

@@ -135,7 +135,7 @@ void Cluster::StartWorker(int index, const std::map<std::string, std::string>& e
       ChildProcess(argv, folder_.path() + "/worker-" + std::to_string(index) + ".log", env);
 }
 
-void Cluster::StartGateway(int index) {
+void Cluster::StartGateway(int index, const std::map<std::string, std::string>& env) {
   std::vector<std::string> workers;
   for (int i = 0; i < options_.workers; ++i) workers.push_back(worker_address(i));
   std::vector<std::string> argv = {
@@ -144,7 +144,7 @@ void Cluster::StartGateway(int index) {
       Join(workers)};
   Append(argv, options_.gateway_flags);
   gateways_[index] =
-      ChildProcess(argv, folder_.path() + "/gateway-" + std::to_string(index) + ".log");
+      ChildProcess(argv, folder_.path() + "/gateway-" + std::to_string(index) + ".log", env);
 }
 
 int Cluster::Revive() {

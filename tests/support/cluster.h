@@ -35,7 +35,7 @@ class Cluster {
   void StartAll();
   void StartShard(int index, const std::map<std::string, std::string>& env = {});
   void StartWorker(int index, const std::map<std::string, std::string>& env = {});
-  void StartGateway(int index);
+  void StartGateway(int index, const std::map<std::string, std::string>& env = {});
   // Returns when the address accepts connections; false after 30 s.
   static bool WaitListening(int port);
 

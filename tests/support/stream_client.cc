@@ -63,6 +63,7 @@ std::string StreamClient::Attach() {
   StreamRequest request;
   *request.mutable_open() = options_.open;
   if (again) request.mutable_open()->set_after_position(delivered_);
+  request.mutable_open()->set_resume(again);
   StreamReply reply;
   if (call_->stream->Write(request)) {
     while (call_->stream->Read(&reply)) {

@@ -19,6 +19,7 @@ from checkpoint import lola_object, save_directory
 from linear_attention import FeatureMaps, hybrid_attention, recall_loss
 from llama import Llama, ModelConfig, rotary_table, rotate
 from passkey_text import DEFAULT_TEXT, TextSource
+from recall_text import RecallText
 
 
 def hybrid(model: Llama, maps: FeatureMaps, q, k, v, args, constant: bool) -> torch.Tensor:
@@ -62,7 +63,8 @@ def hybrid_logits(model: Llama, maps: list[FeatureMaps], tokens, args, constant:
 
 def fit(model: Llama, maps: list[FeatureMaps], args) -> None:
     """Attention transfer for args.transfer steps, then next-byte loss for args.tune steps."""
-    source = TextSource(args.text, args.seed)
+    source = (RecallText(args.prose, args.seed) if args.recall_text
+              else TextSource(args.text, args.seed))
     parameters = [p for m in maps for p in m.parameters()]
     optimiser = torch.optim.Adam(parameters, lr=args.lr, betas=(0.9, 0.95))
     begin, total = time.time(), args.transfer + args.tune
@@ -122,6 +124,8 @@ def main() -> None:
     add("--teacher", type=Path, default=Path("build/teacher/train.pt"))
     add("--out", type=Path, default=Path("models/passkey-1m"), help="model directory")
     add("--text", type=Path, default=DEFAULT_TEXT, help="word list file")
+    add("--recall-text", action="store_true", help="text of the recall tasks instead")
+    add("--prose", type=Path, default=None, help="folder of plain text files (*.txt) for it")
     add("--window", type=int, default=64, help="window and chunk")
     add("--features", type=int, default=32, help="features per half")
     add("--memory", choices=("both", "constant", "rotary"), default="both")

@@ -47,7 +47,8 @@ class LolaReference:
         self.settings, self.position = settings, 0
         freq = rope_frequencies(self.config)
         shape = (batch, self.heads, self.config["head_dim"])
-        self.layers = [LayerMemory(settings, i, self._memory_weights(i), freq, shape)
+        self.layers = [LayerMemory(settings, i, self._memory_weights(i), freq, shape,
+                                   self.kv_heads)
                        for i in range(self.config["num_hidden_layers"])]
 
     def _memory_weights(self, layer: int) -> dict:

@@ -37,6 +37,27 @@ TINY_SETTINGS = {
     "lola_natural": replace(LIFELONG, cache_pairs=24, mass_cap=64.0, mixing="natural", **SMALL),
     "base_lolcats": replace(PAPER, mode="base", cache_pairs=0, mixing="lolcats", **SMALL),
 }
+_PAPER = replace(PAPER, cache_pairs=24, **SMALL)
+_LIFELONG = replace(LIFELONG, cache_pairs=24, mass_cap=64.0, **SMALL)
+# Beyond the paper: scores, caches shared by a group, sinks, adaptive sizes, small chunks. No key
+# norms: equal bytes have equal ones in layer 0.
+TINY_VARIANTS = {
+    "relative_sre": replace(_PAPER, score="relative_sre"),
+    "relative_leave_one_out": replace(_PAPER, score="relative_leave_one_out"),
+    "leave_one_out": replace(_PAPER, score="leave_one_out"),
+    "hypothetical": replace(_LIFELONG, score="hypothetical"),
+    "relative_hypothetical": replace(_PAPER, score="relative_hypothetical"),
+    "attention": replace(_LIFELONG, score="attention", window=32),
+    "recency_sinks": replace(_PAPER, score="recency", sinks=4),
+    "no_rescore": replace(_PAPER, rescore=False),
+    "group": replace(_PAPER, cache_sharing="group"),
+    "group_lifelong": replace(_LIFELONG, cache_sharing="group"),
+    "group_max": replace(_LIFELONG, cache_sharing="group_max", sinks=2),
+    "group_attention": replace(_PAPER, cache_sharing="group", score="attention"),
+    "adaptive": replace(_PAPER, adaptive_mass=0.5, cache_pairs_min=4),
+    "adaptive_group": replace(_LIFELONG, adaptive_mass=0.7, cache_sharing="group"),
+    "chunk_of_four": replace(_PAPER, chunk=4),
+}
 
 
 def tiny_tensors() -> dict[str, torch.Tensor]:
@@ -72,14 +93,15 @@ def final_state(reference: LolaReference) -> dict[str, torch.Tensor]:
     for i, memory in enumerate(reference.layers):
         tensors |= {
             f"layers.{i}.H": memory.H[0], f"layers.{i}.s": memory.s[0],
-            f"layers.{i}.n": torch.full((reference.heads,), memory.n, dtype=torch.int64),
+            f"layers.{i}.n": memory.n[0],
         }
         if memory.pairs == 0:
             continue
         missing = memory.pairs - memory.cache_position.shape[2]
         pad = torch.nn.functional.pad
+        positions = torch.where(memory.cache_live, memory.cache_position, -1)
         tensors |= {
-            f"layers.{i}.cache_positions": pad(memory.cache_position[0], (0, missing), value=-1),
+            f"layers.{i}.cache_positions": pad(positions[0], (0, missing), value=-1),
             f"layers.{i}.cache_scores": pad(memory.cache_score[0], (0, missing)),
         }
     return tensors
@@ -116,6 +138,7 @@ def write_set(out: Path, prefix: str, directory: Path, settings: dict[str, Setti
     """All fixtures of one model and one token sequence."""
     positions = torch.arange(every - 1, tokens.shape[1], every)
     for name, setting in settings.items():
+        assert setting.score != "random", "draws of its own: nothing to compare"
         reference = LolaReference(directory, setting)
         logits = reference.feed(tokens)[0]
         state = final_state(reference) if with_state else {}
@@ -168,6 +191,7 @@ def main() -> None:
     # near tie would turn rounding differences into different caches.
     tokens = torch.randint(0, 256, (1, 328), generator=torch.Generator().manual_seed(7))
     write_set(args.out, "tiny", args.out / "tiny_model", TINY_SETTINGS, tokens, 8, True)
+    write_set(args.out, "tiny_variant", args.out / "tiny_model", TINY_VARIANTS, tokens, 8, True)
     if args.trained:
         write_set(args.out, "trained", args.trained, trained_settings(args.trained),
                   held_out_text(args.tokens), 50, False)

@@ -1,6 +1,7 @@
 """Connection to the service: streams, and everything that is one question and one answer."""
 
 import threading
+import uuid
 
 import grpc
 
@@ -93,21 +94,27 @@ class Client:
             if not token:
                 return
 
-    def fork(self, stream_id, new_stream_id, at_position=None, labels=None):
+    def fork(self, stream_id, new_stream_id, at_position=None, labels=None, request_id=None):
+        """A new stream with the past of another. The same `request_id` again: the same child."""
         request = inference_pb2.ForkRequest(stream_id=stream_id, new_stream_id=new_stream_id,
-                                            at_position=at_position, labels=labels or {})
+                                            at_position=at_position, labels=labels or {},
+                                            request_id=request_id or uuid.uuid4().hex)
         return self._ask("Fork", request)
 
     def snapshot(self, stream_id, name):
         """Writes a snapshot that is kept until the stream is deleted."""
         return self._ask("Snapshot", inference_pb2.SnapshotRequest(stream_id=stream_id, name=name))
 
-    def rewind(self, stream_id, position=None, snapshot=None):
-        """Back to an earlier position, or to a named snapshot. Later tokens are gone."""
+    def rewind(self, stream_id, position=None, snapshot=None, request_id=None):
+        """Back to an earlier position, or to a named snapshot. Later tokens are gone.
+
+        The same `request_id` again cuts nothing, whatever was written since.
+        """
         if (position is None) == (snapshot is None):
             raise errors.InvalidArgument("rewind: give position or snapshot", "INVALID_ARGUMENT")
         request = inference_pb2.RewindRequest(stream_id=stream_id, position=position,
-                                              snapshot_name=snapshot)
+                                              snapshot_name=snapshot,
+                                              request_id=request_id or uuid.uuid4().hex)
         return self._ask("Rewind", request)
 
     def delete(self, stream_id):

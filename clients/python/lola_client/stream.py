@@ -62,6 +62,7 @@ class Stream:
         self._call = None
         self._delivered = None  # every token below it was received, or written by this client
         self._cancel = False
+        self._running = False   # an operation, that is sent again after a reattachment
         self._sequence = 0
         self.opened = None      # OpenedStream of the first attachment
         self.position = 0       # stream length as this client knows it
@@ -159,6 +160,7 @@ class Stream:
         base = self.position
         call = self._call if sent else None
         done = False
+        self._running = True
         while not done:
             def step():
                 nonlocal call
@@ -185,6 +187,7 @@ class Stream:
             raise errors.OrderError(f"done at position {done.position} but tokens arrived up to "
                                     f"{self._delivered}", "INTERNAL")
         self.position = self._delivered = done.position
+        self._running = False
         reason = common_pb2.FinishReason.Name(done.finish_reason).rpartition("FINISH_REASON_")[2]
         self.last = Done(reason.lower(), done.position, done.usage.appended_tokens,
                          done.usage.generated_tokens)
@@ -217,6 +220,8 @@ class Stream:
         if again:
             request.open.after_position = self._delivered
             request.open.create_if_missing = False
+            # With history still to come, the log is what is wanted.
+            request.open.resume = self._running and self._delivered >= self.position
         self._call = Call(self._client.channel())
         self._call.send(request)
         reply = self._receive()

@@ -33,10 +33,10 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   if (resolved.slot_bytes == 0) resolved.slot_bytes = layout.stride_bytes();
   resolved.slot_bytes =
       (resolved.slot_bytes + memory::kPageBytes - 1) / memory::kPageBytes * memory::kPageBytes;
-  auto arena = memory::StreamArena::Create(resolved.slot_bytes, resolved.slots);
-  if (!arena.ok()) return arena.status();
+  auto states = runner->MakeStates(resolved.slot_bytes, resolved.slots, resolved.snapshot_buffers);
+  if (!states.ok()) return states.status();
   return std::unique_ptr<Engine>(new Engine(std::make_unique<Scheduler>(
-      resolved, std::move(runner), std::move(tokenizer), std::move(backend), std::move(*arena))));
+      resolved, std::move(runner), std::move(tokenizer), std::move(backend), std::move(*states))));
 }
 
 Engine::Engine(std::unique_ptr<Scheduler> scheduler) : scheduler_(std::move(scheduler)) {}
@@ -54,6 +54,7 @@ void Engine::Append(AttachmentId attachment, AppendOp append) {
   op.seq = append.seq;
   op.base = append.base;
   op.ids = std::move(append.ids);
+  op.ids_at_start = std::move(append.ids_at_start);
   op.received = std::chrono::steady_clock::now();
   scheduler_->Post([scheduler = scheduler_.get(), attachment, box] {
     scheduler->AddOp(attachment, std::move(*box));
@@ -127,6 +128,7 @@ void Engine::Drain(std::chrono::milliseconds deadline, std::function<void(uint32
 }
 
 EngineStatistics Engine::statistics() const { return scheduler_->statistics(); }
+std::string Engine::instruction_class() const { return scheduler_->instruction_class(); }
 const EngineOptions& Engine::options() const { return scheduler_->options(); }
 const Model& Engine::model() const { return scheduler_->model(); }
 const Tokenizer& Engine::tokenizer() const { return scheduler_->tokenizer(); }

@@ -80,6 +80,7 @@ class Engine {
   void Drain(std::chrono::milliseconds deadline, std::function<void(uint32_t)> done);
 
   EngineStatistics statistics() const;
+  std::string instruction_class() const;  // of the model runner
   const EngineOptions& options() const;
   const Model& model() const;
   const Tokenizer& tokenizer() const;

@@ -48,6 +48,9 @@ struct AttachRequest {
   Durability durability = Durability::kLocal;
   // Deliver every committed token from here on first; nothing below it is delivered afterwards.
   std::optional<uint64_t> after_position;
+  // Instead, the operation that was cut off comes again with its base: its tokens from
+  // after_position on are delivered as its own, with the text an undisturbed run gives them.
+  bool resume = false;
   std::string model_fingerprint;  // refuse any other; empty = whatever is served
   int64_t ttl_ms = 0;
 };
@@ -56,6 +59,9 @@ struct AppendOp {
   uint64_t seq = 0;
   std::optional<uint64_t> base;  // absent: at the end
   std::vector<int32_t> ids;
+  // Instead of `ids` when the append begins the stream: a text that starts a sequence may get other
+  // tokens than one that goes on (Tokenizer::prefix, EncodeOptions::starts_text).
+  std::optional<std::vector<int32_t>> ids_at_start;
 };
 
 struct GenerateOp {

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "kernels/core/cpu.h"
 #include "kernels/core/thread_pool.h"
 
 namespace lola::engine {
@@ -25,6 +26,15 @@ class PooledRunner : public ModelRunner {
 };
 
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<ResidentStates>> ModelRunner::MakeStates(size_t slot_bytes,
+                                                                        size_t slots, size_t) {
+  return MakeHostStates(slot_bytes, slots);
+}
+
+std::string ModelRunner::instruction_class() const {
+  return std::string(kernels::InstructionClass());
+}
 
 std::unique_ptr<ModelRunner> MakeModelRunner(std::shared_ptr<const Model> model, size_t rows_max,
                                              int threads) {

@@ -7,9 +7,12 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "services/engine/model.h"
+#include "services/engine/runtime/resident_states.h"
 
 namespace lola::engine {
 
@@ -20,6 +23,19 @@ class ModelRunner {
   virtual size_t rows_max() const = 0;
   // As Model::Step.
   virtual absl::Status Step(std::span<Segment> segments) = 0;
+
+  // True: Segment::sampling is honoured, and `logits` may be null with logits_rows 1.
+  virtual bool samples() const { return false; }
+  // States continue bit for bit within one class: "avx512bf16", "cuda-sm90".
+  virtual std::string instruction_class() const;
+  // OK when streams with these settings can run here; errors name field and value.
+  virtual absl::Status CheckSettings(const memory::LolaSettings& settings) const {
+    return model().CheckSettings(settings);
+  }
+  // Slots for states that Step can work on. Called once, before the first Step. `copies` may leave
+  // at the same time. RESOURCE_EXHAUSTED when they do not fit.
+  virtual absl::StatusOr<std::unique_ptr<ResidentStates>> MakeStates(size_t slot_bytes,
+                                                                     size_t slots, size_t copies);
 };
 
 // Runs `model` with a thread pool and a workspace of its own.

@@ -28,15 +28,14 @@ bool Transient(const absl::Status& status) {
 
 Scheduler::Scheduler(const EngineOptions& options, std::unique_ptr<ModelRunner> runner,
                      std::shared_ptr<const Tokenizer> tokenizer,
-                     std::shared_ptr<StreamBackend> backend,
-                     std::shared_ptr<memory::StreamArena> arena)
+                     std::shared_ptr<StreamBackend> backend, std::shared_ptr<ResidentStates> states)
     : options_(options),
       runner_(std::move(runner)),
       tokenizer_(std::move(tokenizer)),
       backend_(std::move(backend)),
-      arena_(std::move(arena)),
+      states_(std::move(states)),
       fingerprint_(FingerprintBytes(runner_->model())),
-      uploader_(backend_, options.snapshot_buffers, options.slot_bytes),
+      uploader_(backend_, states_, options.snapshot_buffers, options.slot_bytes),
       shards_(backend_->shards()) {
   stats_.slots = options_.slots;
   published_ = stats_;
@@ -141,9 +140,11 @@ void Scheduler::CountNow() {
   stats_.cache_capacity = 0;
   for (const StreamPtr& s : residents_) {
     if (s->phase != Phase::kReady || s->record.settings.mode != memory::Mode::kLola) continue;
+    const std::span<const std::byte> record = Record(*s);
+    if (record.empty()) continue;  // on a device: not worth a copy every second
     const memory::ModelGeometry& geometry = s->layout->geometry();
     for (uint32_t layer = 0; layer < geometry.layers; ++layer) {
-      const std::byte* counters = Record(*s).data() + s->layout->layer(layer).counters;
+      const std::byte* counters = record.data() + s->layout->layer(layer).counters;
       for (uint32_t head = 0; head < geometry.query_heads; ++head) {
         memory::HeadCounters one;
         std::memcpy(&one, counters + head * sizeof(one), sizeof(one));
@@ -156,7 +157,7 @@ void Scheduler::CountNow() {
 }
 
 std::span<std::byte> Scheduler::Record(const Stream& s) const {
-  return arena_->record(*s.slot).first(s.layout->stride_bytes());
+  return states_->record(*s.slot, s.layout->stride_bytes());
 }
 
 }  // namespace lola::engine

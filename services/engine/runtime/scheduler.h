@@ -22,8 +22,8 @@
 #include <utility>
 #include <vector>
 
-#include "memory/stream/arena.h"
 #include "services/engine/runtime/mailbox.h"
+#include "services/engine/runtime/resident_states.h"
 #include "services/engine/runtime/stream.h"
 
 namespace lola::engine {
@@ -32,7 +32,7 @@ class Scheduler {
  public:
   Scheduler(const EngineOptions& options, std::unique_ptr<ModelRunner> runner,
             std::shared_ptr<const Tokenizer> tokenizer, std::shared_ptr<StreamBackend> backend,
-            std::shared_ptr<memory::StreamArena> arena);
+            std::shared_ptr<ResidentStates> states);
   ~Scheduler();
 
   AttachmentId NewAttachment(AttachRequest request, std::shared_ptr<EventSink> sink);
@@ -40,6 +40,7 @@ class Scheduler {
   EngineStatistics statistics() const;
   const EngineOptions& options() const { return options_; }
   const Model& model() const { return runner_->model(); }
+  std::string instruction_class() const { return runner_->instruction_class(); }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
 
   // Attachments and operations (scheduler thread from here on).
@@ -113,13 +114,13 @@ class Scheduler {
   void Finish(Stream& s, Op& op, FinishReason reason, uint64_t end);
   void FailOp(Op& op, absl::Status status);
   absl::Status CheckRoom(const Stream& s, uint64_t tokens) const;
-  absl::StatusOr<MemoryReport> InspectNow(Stream& s, const Op& op) const;
+  absl::StatusOr<MemoryReport> InspectNow(Stream& s, const Op& op);
 
   // Deliver.
   void Deliver(const StreamPtr& s);
   bool DeliverOutbox(Stream& s, Op& op, Attachment* attachment);
   void EmitDone(Stream& s, Op& op, Attachment& attachment);
-  void CountDelivery(Op& op, Attachment& attachment, const Op::Output& first, size_t tokens);
+  void CountDelivery(Op& op, Attachment& attachment, bool replayed, size_t tokens, Time now);
 
   // Step.
   struct Feed {
@@ -134,6 +135,8 @@ class Scheduler {
   void AfterFeed(const Feed& feed, const Segment& segment);
   void TakeLogits(const StreamPtr& s, std::span<const float> logits);
   void SampleNext(const StreamPtr& s, Op& op, std::span<const float> logits);
+  void AcceptToken(const StreamPtr& s, Op& op, const SampledToken& token);
+  std::span<const int32_t> RecentTokens(const Stream& s, const Op& op) const;
   void Poison(const StreamPtr& s, const absl::Status& status);
 
   // Append.
@@ -191,7 +194,7 @@ class Scheduler {
   const std::unique_ptr<ModelRunner> runner_;
   const std::shared_ptr<const Tokenizer> tokenizer_;
   const std::shared_ptr<StreamBackend> backend_;
-  const std::shared_ptr<memory::StreamArena> arena_;
+  const std::shared_ptr<ResidentStates> states_;
   const std::shared_ptr<Mailbox> mailbox_ = std::make_shared<Mailbox>();
   const std::array<std::byte, 16> fingerprint_;
   SnapshotUploader uploader_;

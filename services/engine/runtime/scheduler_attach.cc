@@ -127,7 +127,7 @@ void Scheduler::CreateStream(const StreamPtr& s) {
   request.settings = from.settings.value_or(model().default_settings());
   request.sampling = from.sampling.Over({});
   request.ttl_ms = from.ttl_ms;
-  if (absl::Status status = model().CheckSettings(request.settings); !status.ok()) {
+  if (absl::Status status = runner_->CheckSettings(request.settings); !status.ok()) {
     return DropStream(s, status);
   }
   if (absl::Status status = request.sampling.Validate(); !status.ok()) {
@@ -161,7 +161,7 @@ absl::Status Scheduler::AdoptRecord(Stream& s, AcquiredStream acquired) {
                                                       s.record.model_fingerprint, ", served is ",
                                                       model().fingerprint()));
   }
-  if (absl::Status status = model().CheckSettings(s.record.settings); !status.ok()) return status;
+  if (absl::Status status = runner_->CheckSettings(s.record.settings); !status.ok()) return status;
   s.layout.emplace(model().geometry(), s.record.settings);
   if (s.layout->stride_bytes() > options_.slot_bytes) {
     return absl::FailedPreconditionError(
@@ -203,12 +203,17 @@ void Scheduler::OpenAttachment(const StreamPtr& s, const AttachmentPtr& attachme
   OpenedEvent event{s->record, s->end, s->report};
   event.record.committed_position = s->committed;
   attachment->sink->OnOpened(std::move(event));
-  if (request.after_position && *request.after_position < s->end) {
+  if (request.after_position && request.resume) {
+    attachment->cursor = *request.after_position;
+  } else if (request.after_position && *request.after_position < s->end) {
     attachment->replay.emplace();
     attachment->replay->deliver_from = *request.after_position;
     // A character may have begun a few tokens earlier; they only prime the decoder.
     attachment->replay->next =
         *request.after_position - std::min<uint64_t>(3, *request.after_position);
+    if (attachment->replay->next == 0 && tokenizer_->drops_leading_space()) {
+      attachment->replay->decoder.DropLeadingSpace();
+    }
     attachment->replay->until = s->end;
     attachment->cursor = s->end;
     ReplayMore(attachment);

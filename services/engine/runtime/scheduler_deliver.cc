@@ -8,6 +8,10 @@ namespace {
 
 constexpr size_t kEventTokensMax = 4096;  // a continued generation may find many in the log
 
+double Seconds(std::chrono::steady_clock::duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+
 }  // namespace
 
 void Scheduler::Deliver(const StreamPtr& s) {
@@ -44,6 +48,7 @@ bool Scheduler::DeliverOutbox(Stream& s, Op& op, Attachment* attachment) {
     return true;
   }
   const uint64_t limit = attachment->request.durability == Durability::kNone ? s.end : s.committed;
+  const Time now = std::chrono::steady_clock::now();
   while (!op.outbox.empty() && op.outbox.front().position < limit) {
     const Op::Output first = op.outbox.front();
     TokensEvent event;
@@ -58,6 +63,7 @@ bool Scheduler::DeliverOutbox(Stream& s, Op& op, Attachment* attachment) {
       } else {
         event.ids.push_back(output.token.id);
         event.text += output.text;
+        if (!output.replayed) stats_.commit_wait_s.Observe(Seconds(now - output.sampled));
         if (op.generate.logprobs && !output.replayed) {
           event.logprobs.push_back(output.token.logprob);
         }
@@ -65,26 +71,21 @@ bool Scheduler::DeliverOutbox(Stream& s, Op& op, Attachment* attachment) {
       op.outbox.pop_front();
     }
     if (event.ids.empty()) continue;
-    CountDelivery(op, *attachment, first, event.ids.size());
+    CountDelivery(op, *attachment, first.replayed, event.ids.size(), now);
     attachment->cursor = std::max(attachment->cursor, event.position + event.ids.size());
     attachment->sink->OnTokens(std::move(event));
   }
   return op.outbox.empty();
 }
 
-void Scheduler::CountDelivery(Op& op, Attachment& attachment, const Op::Output& first,
-                              size_t tokens) {
-  const Time now = std::chrono::steady_clock::now();
-  const auto seconds = [](auto duration) {
-    return std::chrono::duration<double>(duration).count();
-  };
+void Scheduler::CountDelivery(Op& op, Attachment& attachment, bool replayed, size_t tokens,
+                              Time now) {
   stats_.delivered_tokens += tokens;
-  if (first.replayed) return;
-  stats_.commit_wait_s.Observe(seconds(now - first.sampled));
+  if (replayed) return;
   if (!op.first_delivered) {
-    stats_.time_to_first_token_s.Observe(seconds(now - op.received));
+    stats_.time_to_first_token_s.Observe(Seconds(now - op.received));
   } else if (attachment.last_delivery) {
-    const double gap = seconds(now - *attachment.last_delivery) / double(tokens);
+    const double gap = Seconds(now - *attachment.last_delivery) / double(tokens);
     for (size_t i = 0; i < tokens; ++i) stats_.inter_token_s.Observe(gap);
   }
   op.first_delivered = true;

@@ -1,5 +1,6 @@
 // Operations: queueing, starting in order, matching against what the log already holds.
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "memory/stream/stream_state.h"
@@ -169,6 +170,11 @@ absl::Status Scheduler::CheckRoom(const Stream& s, uint64_t tokens) const {
 // True when the next operation may start.
 bool Scheduler::StartAppend(const StreamPtr& s, Op& op) {
   const uint64_t base = op.base.value_or(s->end);
+  if (base == 0 && op.ids_at_start) {
+    queued_tokens_ -= op.ids.size();
+    op.ids = *std::exchange(op.ids_at_start, std::nullopt);
+    queued_tokens_ += op.ids.size();
+  }
   const uint64_t n = op.ids.size();
   if (base > s->end) {
     FailOp(op, absl::FailedPreconditionError(
@@ -321,7 +327,7 @@ bool Scheduler::StartSettled(const StreamPtr& s, Op& op) {
   return true;
 }
 
-absl::StatusOr<MemoryReport> Scheduler::InspectNow(Stream& s, const Op& op) const {
+absl::StatusOr<MemoryReport> Scheduler::InspectNow(Stream& s, const Op& op) {
   const memory::ModelGeometry& geometry = s.layout->geometry();
   if (op.layer && *op.layer >= geometry.layers) {
     return absl::InvalidArgumentError(
@@ -331,7 +337,16 @@ absl::StatusOr<MemoryReport> Scheduler::InspectNow(Stream& s, const Op& op) cons
     return absl::InvalidArgumentError(
         absl::StrCat("head: ", *op.head, ", the model has ", geometry.query_heads));
   }
-  const memory::StreamState state(&*s.layout, Record(s));
+  std::span<std::byte> record = Record(s);
+  std::vector<std::byte> copied;
+  if (record.empty()) {
+    copied.resize(s.layout->stride_bytes());
+    absl::StatusOr<StateCopy> copy = states_->Copy(*s.slot, copied);
+    absl::Status status = copy.ok() ? (*copy)() : copy.status();
+    if (!status.ok()) return status;
+    record = copied;
+  }
+  const memory::StreamState state(&*s.layout, record);
   MemoryReport report;
   report.position = state.position();
   report.state_bytes = s.layout->stride_bytes();

@@ -18,7 +18,7 @@ void Scheduler::NeedSlot(const StreamPtr& s) {
 
 void Scheduler::TrySlots() {
   while (!slot_queue_.empty()) {
-    absl::StatusOr<size_t> slot = arena_->Acquire();
+    absl::StatusOr<size_t> slot = states_->Acquire();
     if (!slot.ok()) {
       if (!EvictOne()) return;
       continue;
@@ -53,7 +53,7 @@ bool Scheduler::Demote(const StreamPtr& s) {
 }
 
 void Scheduler::DropSlot(const StreamPtr& s) {
-  arena_->Release(*s->slot);
+  states_->Release(*s->slot);
   s->slot.reset();
   std::erase(residents_, s);
   s->restore.reset();

@@ -13,13 +13,12 @@ namespace {
 // into memory that is still there.
 class SlotWriter {
  public:
-  SlotWriter(std::shared_ptr<memory::StreamArena> arena, std::span<std::byte> record,
-             const memory::SnapshotIdentity& identity, const memory::StateLayout& layout,
-             uint64_t position)
-      : arena_(std::move(arena)),
+  SlotWriter(ResidentStates::Staging staging, const memory::SnapshotIdentity& identity,
+             const memory::StateLayout& layout, uint64_t position)
+      : staging_(std::move(staging)),
         identity_(identity),
         layout_(layout),
-        reader_(identity_, layout_, record, position) {}
+        reader_(identity_, layout_, staging_.bytes, position) {}
 
   absl::Status Feed(std::span<const std::byte> bytes) {
     if (status_.ok()) status_ = reader_.Feed(bytes);
@@ -31,9 +30,10 @@ class SlotWriter {
     return status_;
   }
   const absl::Status& status() const { return status_; }
+  const ResidentStates::Staging& staging() const { return staging_; }
 
  private:
-  const std::shared_ptr<memory::StreamArena> arena_;
+  const ResidentStates::Staging staging_;
   const memory::SnapshotIdentity identity_;
   const memory::StateLayout layout_;
   memory::SnapshotReader reader_;
@@ -99,18 +99,24 @@ void Scheduler::TryCandidate(const StreamPtr& s) {
   const std::shared_ptr<Restore> job = s->restore;
   if (job->next_candidate >= job->candidates.size()) {
     // Nothing verifies, or there is nothing: the log alone must do.
-    memory::StreamState(&*s->layout, Record(*s)).Reset(fingerprint_);
-    return StartReplay(s, 0);
+    absl::Status reset = states_->Reset(*s->slot, *s->layout, fingerprint_);
+    return reset.ok() ? StartReplay(s, 0) : FailRestore(s, reset);
   }
   const SnapshotRecord& snapshot = job->candidates[job->next_candidate];
-  auto writer =
-      std::make_shared<SlotWriter>(arena_, Record(*s), s->identity, *s->layout, snapshot.position);
+  auto writer = std::make_shared<SlotWriter>(states_->Stage(*s->slot, s->layout->stride_bytes()),
+                                             s->identity, *s->layout, snapshot.position);
   backend_->GetSnapshot(
       s->id, snapshot.blob_id,
       [writer](std::span<const std::byte> bytes) { return writer->Feed(bytes); },
       [mailbox = mailbox_, this, s, job, writer](absl::Status transport) {
         const absl::Status fed = transport.ok() ? writer->Finish() : writer->status();
-        mailbox->Post([this, s, job, fed, transport] { OnCandidate(s, job, fed, transport); });
+        mailbox->Post([this, s, job, writer, fed, transport] {
+          const bool whole = s->restore == job && fed.ok() && transport.ok();
+          const absl::Status adopted =
+              whole ? states_->Adopt(*s->slot, writer->staging()) : absl::OkStatus();
+          if (!adopted.ok()) return FailRestore(s, adopted);
+          OnCandidate(s, job, fed, transport);
+        });
       });
 }
 

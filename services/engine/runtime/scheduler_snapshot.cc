@@ -26,8 +26,11 @@ bool Scheduler::BeginSnapshot(const StreamPtr& s, std::string name,
                               Engine::Callback<SnapshotRecord> done) {
   if (s->upload != nullptr) return false;
   const Time started = std::chrono::steady_clock::now();
-  std::shared_ptr<SnapshotJob> job = uploader_.Copy(Record(*s));
+  std::shared_ptr<SnapshotJob> job = uploader_.Take(s->layout->stride_bytes());
   if (job == nullptr) return false;
+  absl::StatusOr<StateCopy> copy = states_->Copy(*s->slot, job->record);
+  if (!copy.ok()) return false;
+  job->arrived = *std::move(copy);
   const Time copied = std::chrono::steady_clock::now();
   stats_.snapshot_copy_s.Observe(std::chrono::duration<double>(copied - started).count());
   job->stream_id = s->id;

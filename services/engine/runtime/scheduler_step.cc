@@ -76,12 +76,19 @@ bool Scheduler::Step() {
     const Stream& s = *feeds[i].stream;
     Segment& segment = segments[i];
     segment.record = Record(s);
+    segment.slot = *s.slot;
     segment.layout = &*s.layout;
     segment.settings = &s.record.settings;
     segment.tokens = s.tail.Ids(s.consumed, s.consumed + feeds[i].rows);
     segment.logits_rows = feeds[i].logits ? 1 : 0;
     segment.logits = feeds[i].logits ? &logits_[vocab * logits_used++] : nullptr;
     segment.stats = &memory_stats[i];
+    const Op* op = s.active();
+    if (runner_->samples() && feeds[i].logits && op->stage == Op::Stage::kGenerating) {
+      segment.logits = nullptr;
+      segment.sampling = &op->sampling;
+      segment.recent = RecentTokens(s, *op);
+    }
   }
   const Time started = std::chrono::steady_clock::now();
   const absl::Status status = runner_->Step(segments);
@@ -116,7 +123,11 @@ void Scheduler::AfterFeed(const Feed& feed, const Segment& segment) {
     s->report.replayed_tokens += feed.rows;
     return ContinueRestore(s);
   }
-  if (feed.logits) {
+  if (segment.sampling != nullptr) {
+    if (Op* op = s->active(); op != nullptr && op->stage == Op::Stage::kGenerating) {
+      AcceptToken(s, *op, segment.sampled);
+    }
+  } else if (feed.logits) {
     TakeLogits(s, std::span<const float>(segment.logits, model().geometry().vocab));
   }
   if (s->gone() || !s->slot) return;
@@ -139,15 +150,23 @@ void Scheduler::TakeLogits(const StreamPtr& s, std::span<const float> logits) {
 }
 
 void Scheduler::SampleNext(const StreamPtr& s, Op& op, std::span<const float> logits) {
-  if (absl::Status room = CheckRoom(*s, 1); !room.ok()) return FailOp(op, room);
-  const uint64_t window =
-      std::min<uint64_t>(op.sampling.repetition_window, s->tail.end() - s->tail.begin());
   absl::StatusOr<SampledToken> token =
-      sampler_.Pick(logits, op.sampling, s->end, s->tail.Ids(s->end - window, s->end));
+      sampler_.Pick(logits, op.sampling, s->end, RecentTokens(*s, op));
   if (!token.ok()) return Poison(s, token.status());
-  s->tail.Append(token->id, TokenAuthor::kModel);
+  AcceptToken(s, op, *token);
+}
+
+void Scheduler::AcceptToken(const StreamPtr& s, Op& op, const SampledToken& token) {
+  if (absl::Status room = CheckRoom(*s, 1); !room.ok()) return FailOp(op, room);
+  s->tail.Append(token.id, TokenAuthor::kModel);
   s->end = s->tail.end();
-  TakeToken(*s, op, s->end - 1, *token, /*replayed=*/false);
+  TakeToken(*s, op, s->end - 1, token, /*replayed=*/false);
+}
+
+std::span<const int32_t> Scheduler::RecentTokens(const Stream& s, const Op& op) const {
+  const uint64_t window =
+      std::min<uint64_t>(op.sampling.repetition_window, s.tail.end() - s.tail.begin());
+  return s.tail.Ids(s.end - window, s.end);
 }
 
 // The record cannot be trusted: the operation fails and the next one starts from a good state.

@@ -1,6 +1,5 @@
 #include "services/engine/runtime/snapshot_uploader.h"
 
-#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -11,17 +10,18 @@ namespace lola::engine {
 // Equal page-aligned buffers, free ones in a list.
 class SnapshotBuffers {
  public:
-  SnapshotBuffers(size_t count, size_t bytes) : bytes_(bytes) {
+  SnapshotBuffers(std::shared_ptr<ResidentStates> states, size_t count, size_t bytes)
+      : states_(std::move(states)), bytes_(bytes) {
     for (size_t i = 0; i < count; ++i) {
-      void* data = std::aligned_alloc(memory::kPageBytes, bytes);
+      std::byte* data = states_->AllocateHost(bytes);
       LOLA_CHECK(data != nullptr) << "snapshot buffer of " << bytes << " bytes";
       std::memset(data, 0, bytes);  // first touch of fresh memory is slow: not in a checkpoint
-      free_.push_back(static_cast<std::byte*>(data));
-      all_.push_back(static_cast<std::byte*>(data));
+      free_.push_back(data);
+      all_.push_back(data);
     }
   }
   ~SnapshotBuffers() {
-    for (std::byte* data : all_) std::free(data);
+    for (std::byte* data : all_) states_->FreeHost(data);
   }
   std::byte* Take() {
     std::lock_guard lock(mu_);
@@ -41,6 +41,7 @@ class SnapshotBuffers {
   size_t bytes() const { return bytes_; }
 
  private:
+  const std::shared_ptr<ResidentStates> states_;
   const size_t bytes_;
   std::vector<std::byte*> all_;
   mutable std::mutex mu_;
@@ -68,10 +69,11 @@ SnapshotJob::~SnapshotJob() {
   if (buffers != nullptr && !record.empty()) buffers->Give(record.data());
 }
 
-SnapshotUploader::SnapshotUploader(std::shared_ptr<StreamBackend> backend, size_t buffers,
+SnapshotUploader::SnapshotUploader(std::shared_ptr<StreamBackend> backend,
+                                   std::shared_ptr<ResidentStates> states, size_t buffers,
                                    size_t record_bytes_max)
     : backend_(std::move(backend)),
-      buffers_(std::make_shared<SnapshotBuffers>(buffers, record_bytes_max)),
+      buffers_(std::make_shared<SnapshotBuffers>(std::move(states), buffers, record_bytes_max)),
       thread_([this] { Loop(); }) {}
 
 SnapshotUploader::~SnapshotUploader() {
@@ -83,14 +85,13 @@ SnapshotUploader::~SnapshotUploader() {
   thread_.join();
 }
 
-std::shared_ptr<SnapshotJob> SnapshotUploader::Copy(std::span<const std::byte> record) {
-  LOLA_CHECK_LE(record.size(), buffers_->bytes());
+std::shared_ptr<SnapshotJob> SnapshotUploader::Take(size_t record_bytes) {
+  LOLA_CHECK_LE(record_bytes, buffers_->bytes());
   std::byte* data = buffers_->Take();
   if (data == nullptr) return nullptr;
   auto job = std::make_shared<SnapshotJob>();
   job->buffers = buffers_;
-  job->record = std::span(data, record.size());
-  std::memcpy(data, record.data(), record.size());
+  job->record = std::span(data, record_bytes);
   return job;
 }
 
@@ -119,6 +120,8 @@ void SnapshotUploader::Loop() {
 }
 
 void SnapshotUploader::Upload(const std::shared_ptr<SnapshotJob>& job) {
+  if (job->arrived) job->copied = std::exchange(job->arrived, nullptr)();
+  if (!job->copied.ok()) return job->done(job->copied);
   if (!job->writer) {
     auto writer = memory::SnapshotWriter::Create(job->identity, *job->layout, job->record);
     if (!writer.ok()) return job->done(writer.status());

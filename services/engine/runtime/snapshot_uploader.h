@@ -1,7 +1,7 @@
 // Takes copies of states to the shards in the background: checksums on its own thread, then the
 // upload. A fixed number of buffers bounds the memory; a copy holds its buffer until its job dies.
 //
-// Threads: Copy and Submit may be called from any thread; `done` runs on a thread of the backend or
+// Threads: Take and Submit may be called from any thread; `done` runs on a thread of the backend or
 // on the upload thread.
 #ifndef LOLA_SERVICES_ENGINE_RUNTIME_SNAPSHOT_UPLOADER_H_
 #define LOLA_SERVICES_ENGINE_RUNTIME_SNAPSHOT_UPLOADER_H_
@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "memory/snapshot/writer.h"
+#include "services/engine/runtime/resident_states.h"
 #include "services/engine/runtime/stream_backend.h"
 
 namespace lola::engine {
@@ -39,6 +40,8 @@ struct SnapshotJob {
   memory::SnapshotIdentity identity;
   std::optional<memory::StateLayout> layout;
   std::span<std::byte> record;  // the copy, inside a buffer
+  StateCopy arrived;            // waits for the copy; null once it has been asked
+  absl::Status copied;          // its answer: a copy that failed is never uploaded
   std::shared_ptr<SnapshotBuffers> buffers;
   std::optional<memory::SnapshotWriter> writer;  // after the first attempt's checksums
 };
@@ -46,14 +49,15 @@ struct SnapshotJob {
 class SnapshotUploader {
  public:
   // `buffers` copies of at most `record_bytes_max` each are allocated and touched now.
-  SnapshotUploader(std::shared_ptr<StreamBackend> backend, size_t buffers, size_t record_bytes_max);
+  SnapshotUploader(std::shared_ptr<StreamBackend> backend, std::shared_ptr<ResidentStates> states,
+                   size_t buffers, size_t record_bytes_max);
   // Waits for the job at hand; queued ones are dropped.
   ~SnapshotUploader();
   SnapshotUploader(const SnapshotUploader&) = delete;
 
-  // A job with a copy of `record`; null when all buffers are in use. This is all the time a
-  // checkpoint takes from the scheduler.
-  std::shared_ptr<SnapshotJob> Copy(std::span<const std::byte> record);
+  // A job with room for a record; null when all buffers are in use. The caller starts the copy into
+  // it: all the time a checkpoint takes from the scheduler.
+  std::shared_ptr<SnapshotJob> Take(size_t record_bytes);
   bool HasBuffer() const;
   // Checksums (once) and uploads. The job's `done` is called once per Submit.
   void Submit(std::shared_ptr<SnapshotJob> job);

@@ -45,7 +45,7 @@ struct EngineStatistics {
   Histogram time_to_first_token_s;            // 0.1 ms doubling to 52 s, from request to delivery
   Histogram inter_token_s;
   Histogram step_s;
-  Histogram commit_wait_s;  // sampled to acknowledged: the price of commit-before-release
+  Histogram commit_wait_s;  // per token, sampled to released: the price of commit-before-release
   Histogram restore_s;
   Histogram snapshot_copy_s{.first_bound = 1e-6};  // how long a checkpoint holds up the next step
   Histogram snapshot_upload_s;

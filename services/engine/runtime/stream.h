@@ -74,6 +74,7 @@ struct Op {
   uint64_t end = 0;     // of kProduced: the stream's length after it
 
   std::vector<int32_t> ids;  // append
+  std::optional<std::vector<int32_t>> ids_at_start;
 
   GenerateOp generate;
   SamplingParams sampling;

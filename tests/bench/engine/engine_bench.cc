@@ -3,7 +3,7 @@
 // machine's read bandwidth measured in the same run.
 //
 //   engine_bench [--smoke] [--model DIR | --geometry NAME] [--dtype float32|bfloat16]
-//                [--profile lifelong|paper] [--threads N] [--batches 1,8] [--seconds S]
+//                [--profile lifelong|paper] [--threads N] [--batches 1,2,4,8,16] [--seconds S]
 //                [--positions 0,4096,16384,131072,1048576]
 //
 // A stream is put at a position by running tokens until window, sparse cache and recurrent state
@@ -40,7 +40,7 @@ struct Plan {
   std::string profile = "lifelong";
   int threads = 2;
   double seconds = 2.0;
-  std::vector<uint64_t> batches = {1, 8};
+  std::vector<uint64_t> batches = {1, 2, 4, 8, 16};
   std::vector<uint64_t> positions = {0, 4096, 16384, 131072, 1048576};
 };
 
@@ -132,17 +132,28 @@ class EngineBench {
                 std::string(kernels::InstructionClass()).c_str(), plan_.threads,
                 layout_.settings().ToString().c_str());
     CheckBatchInvariance();
-    const double bandwidth = ReadBandwidth(plan_.threads);
-    std::printf("read bandwidth in this run %.1f GB/s\n\n", bandwidth / 1e9);
+    const double budget_s = plan_.smoke ? 0 : 0.3;
+    const double bandwidth = ReadLimitGbps(plan_.threads, budget_s) * 1e9;
+    const bool dot = model_.dtype() == kernels::Dtype::kBFloat16 && kernels::HasBf16Dot();
+    const double flops = (dot ? Bf16DotLimitGflops(plan_.threads, budget_s)
+                              : FmaLimitGflops(plan_.threads, budget_s)) *
+                         1e9;
+    std::printf("limits in this run: read %.1f GB/s, %s %.0f GFLOP/s\n\n", bandwidth / 1e9,
+                dot ? "bf16 dot" : "FMA", flops / 1e9);
     std::printf(
         "| position | batch | decode tokens/s | of (weights + states) / bandwidth |\n"
         "|---|---|---|---|\n");
+    engine::StepTimes before = workspace_.times();
     for (uint64_t position : plan_.positions) {
       for (uint64_t batch : plan_.batches) Decode(position, batch, bandwidth);
     }
-    std::printf("\n| prefill rows a pass | tokens/s |\n|---|---|\n");
-    for (size_t rows : {size_t{64}, size_t{512}}) Prefill(rows);
-    PrintShares();
+    PrintShares("decode, with the filling of states before it", before);
+    before = workspace_.times();
+    std::printf(
+        "\n| prefill rows a pass | tokens/s | of limit (matrix products alone) |\n"
+        "|---|---|---|\n");
+    for (size_t rows : {size_t{64}, size_t{512}}) Prefill(rows, flops);
+    PrintShares("prefill", before);
   }
 
  private:
@@ -198,7 +209,7 @@ class EngineBench {
     std::fflush(stdout);
   }
 
-  void Prefill(size_t rows) {
+  void Prefill(size_t rows, double flops) {
     streams_.Reset(0);
     std::vector<double> times;
     const auto end = Clock::now() + std::chrono::duration<double>(plan_.seconds);
@@ -208,18 +219,31 @@ class EngineBench {
       times.push_back(Seconds(Clock::now() - start));
       if (plan_.smoke && times.size() >= 3) break;
     }
-    std::printf("| %zu | %.0f |\n", rows, static_cast<double>(rows) / Median(times));
+    const double rate = static_cast<double>(rows) / Median(times);
+    std::printf("| %zu | %.0f | %.0f %% |\n", rows, rate, 100 * rate * ProductFlops() / flops);
   }
 
-  void PrintShares() {
+  // Floating point operations of a token's matrix products (the head is for one row a pass only).
+  double ProductFlops() const {
+    const memory::ModelGeometry& g = model_.geometry();
+    const double q = 1.0 * g.query_heads * g.head_dim, kv = 1.0 * g.kv_heads * g.head_dim;
+    return 2.0 * g.layers * g.hidden * (2 * q + 2 * kv + 3.0 * g.ffn);
+  }
+
+  // Of the time since `before`.
+  void PrintShares(const char* what, const engine::StepTimes& before) {
     const engine::StepTimes& t = workspace_.times();
-    const double all = static_cast<double>(std::max<uint64_t>(t.total_ns, 1)) / 100;
+    const double all = static_cast<double>(std::max<uint64_t>(t.total_ns - before.total_ns, 1));
+    const auto share = [all](uint64_t now, uint64_t then) {
+      return 100 * static_cast<double>(now - then) / all;
+    };
+    const double gemm = share(t.gemm_ns, before.gemm_ns);
+    const double memory = share(t.memory_ns, before.memory_ns);
+    const double head = share(t.head_ns, before.head_ns);
     std::printf(
-        "\nshare of time over all passes: matrices %.0f %%, layer memory %.0f %%, head "
-        "%.0f %%, norms and rest %.0f %%\n",
-        static_cast<double>(t.gemm_ns) / all, static_cast<double>(t.memory_ns) / all,
-        static_cast<double>(t.head_ns) / all,
-        100 - static_cast<double>(t.gemm_ns + t.memory_ns + t.head_ns) / all);
+        "\nshare of time, %s: matrices %.0f %%, layer memory %.0f %%, head %.0f %%, norms and rest "
+        "%.0f %%\n",
+        what, gemm, memory, head, 100 - gemm - memory - head);
   }
 
   const Plan& plan_;

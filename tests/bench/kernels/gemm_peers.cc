@@ -92,6 +92,7 @@ Product PrepareOneDnn(kernels::Dtype dtype, const std::vector<float>& weights, s
 
 std::vector<GemmPeer> GemmPeers(kernels::Dtype dtype) {
   std::vector<GemmPeer> peers;
+  if (dtype == kernels::Dtype::kInt8) return peers;  // none quantises groups of inputs
   if (dtype == kernels::Dtype::kFloat32) peers.push_back({"OpenBLAS sgemm", PrepareOpenBlas});
 #if defined(LOLA_HAVE_ONEDNN)
   peers.push_back({"oneDNN matmul", [dtype](const std::vector<float>& weights, size_t rows,

@@ -5,7 +5,8 @@
 #include <string>
 
 #include "kernels/core/cpu.h"
-#include "tests/bench/kernels/bench_timer.h"
+#include "tests/bench/support/bench_timer.h"
+#include "tests/bench/support/machine_limits.h"
 #include "tests/memory/stream/stream_fixture.h"
 
 namespace lola::bench {

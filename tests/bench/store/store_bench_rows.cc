@@ -118,13 +118,13 @@ void GetSnapshot(store::StreamStore& store, const std::string& id, const std::st
   request.set_stream_id(id);
   request.set_blob_id(blob_id);
   auto download = Check(store.GetSnapshot(request));
+  std::string piece;
   size_t at = 0;
-  for (;;) {
-    const std::string_view piece = Check(download->Next(512 << 10));
-    if (piece.empty()) break;
+  do {
+    Check(download->Next(512 << 10, &piece));
     std::memcpy(out->data() + at, piece.data(), piece.size());
     at += piece.size();
-  }
+  } while (!piece.empty());
 }
 
 double MedianRate(size_t bytes, int rounds, const std::function<void(int)>& body) {

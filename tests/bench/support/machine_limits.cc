@@ -1,138 +1,145 @@
-#include "tests/bench/support/machine_limits.h"
-
-#include <immintrin.h>
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "tests/bench/support/machine_limits.cc"
+#include <sys/mman.h>
 
 #include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <cstdint>
-#include <cstring>
+#include <cstdlib>
 #include <functional>
-#include <thread>
-#include <vector>
 
-namespace lola::bench {
+#include "hwy/foreach_target.h"
+
+#include "kernels/core/cpu.h"
+#include "kernels/core/simd-inl.h"
+#include "kernels/core/thread_pool.h"
+#include "tests/bench/support/bench_timer.h"
+#include "tests/bench/support/machine_limits.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lola::kernels {
+namespace HWY_NAMESPACE {
+
+// Twelve independent chains of fused multiply-adds; returns the operations done.
+double FmaChains(size_t steps, float* sink) {
+  const DF df;
+  VF acc[12];
+  for (VF& a : acc) a = hn::Set(df, 1.0f);
+  VF x = hn::Set(df, 0.999f);
+  VF y = hn::Set(df, 1e-3f);
+  for (size_t i = 0; i < steps; ++i) {
+    LOLA_UNROLL(12)
+    for (size_t c = 0; c < 12; ++c) acc[c] = hn::MulAdd(acc[c], x, y);
+  }
+  VF sum = hn::Zero(df);
+  for (VF& a : acc) sum = hn::Add(sum, a);
+  *sink = ReduceSum(sum);
+  return 2.0 * 12 * kLanes * static_cast<double>(steps);
+}
+
+// Sums four streams at once, with fetches ahead: what a kernel that only reads can reach.
+void ReadAll(const float* data, size_t n, float* sink) {
+  const DF df;
+  VF sum[8];
+  for (VF& s : sum) s = hn::Zero(df);
+  const size_t part = n / 4;
+  for (size_t i = 0; i + 2 * kLanes <= part; i += 2 * kLanes) {
+    LOLA_UNROLL(4)
+    for (size_t c = 0; c < 4; ++c) {
+      const float* p = data + c * part + i;
+      __builtin_prefetch(p + 256);
+      __builtin_prefetch(p + 256 + kLanes);
+      sum[2 * c] = hn::Add(sum[2 * c], LoadF(p));
+      sum[2 * c + 1] = hn::Add(sum[2 * c + 1], LoadF(p + kLanes));
+    }
+  }
+  for (size_t c = 1; c < 8; ++c) sum[0] = hn::Add(sum[0], sum[c]);
+  *sink = ReduceSum(sum[0]);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lola::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace lola::kernels {
+HWY_EXPORT(FmaChains);
+HWY_EXPORT(ReadAll);
+
 namespace {
 
-constexpr size_t kBlockBytes = size_t{192} << 20;  // per thread; far beyond any last-level cache
-constexpr int kRounds = 5;
-
-std::atomic<uint64_t> sink{0};  // results land here so that no loop can be dropped
-
-// Rounds of work(thread) on all threads at once; the median of amount / seconds.
-double MedianRate(int threads, double amount, const std::function<void(int)>& work) {
-  std::vector<double> rates;
-  for (int round = 0; round <= kRounds; ++round) {
-    std::atomic<int> ready{0};
-    std::atomic<bool> go{false};
-    std::vector<std::thread> workers;
-    for (int t = 0; t < threads; ++t) {
-      workers.emplace_back([&, t] {
-        ++ready;
-        while (!go.load(std::memory_order_acquire)) {
-        }
-        work(t);
-      });
-    }
-    while (ready.load() < threads) std::this_thread::yield();
-    const auto start = std::chrono::steady_clock::now();
-    go.store(true, std::memory_order_release);
-    for (std::thread& worker : workers) worker.join();
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    if (round > 0) rates.push_back(amount / seconds.count());  // the first touches the pages
-  }
-  std::sort(rates.begin(), rates.end());
-  return rates[rates.size() / 2];
-}
-
-__attribute__((target("avx512f"))) uint64_t Sum512(const uint8_t* data, size_t bytes) {
-  __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
-  for (size_t i = 0; i + 256 <= bytes; i += 256) {
-    a = _mm512_add_epi64(a, _mm512_loadu_si512(data + i));
-    b = _mm512_add_epi64(b, _mm512_loadu_si512(data + i + 64));
-    c = _mm512_add_epi64(c, _mm512_loadu_si512(data + i + 128));
-    d = _mm512_add_epi64(d, _mm512_loadu_si512(data + i + 192));
-  }
-  a = _mm512_add_epi64(_mm512_add_epi64(a, b), _mm512_add_epi64(c, d));
-  uint64_t lanes[8];
-  _mm512_storeu_si512(lanes, a);
-  return lanes[0] + lanes[7];
-}
-
-uint64_t SumPortable(const uint8_t* data, size_t bytes) {
-  uint64_t sums[8] = {};
-  for (size_t i = 0; i + 64 <= bytes; i += 64) {
-    uint64_t words[8];
-    std::memcpy(words, data + i, 64);
-    for (int j = 0; j < 8; ++j) sums[j] += words[j];
-  }
-  uint64_t sum = 0;
-  for (uint64_t s : sums) sum += s;
-  return sum;
-}
-
-constexpr int kFmaSteps = 2'000'000;
-
-__attribute__((target("avx512f"))) void Fma512() {
-  __m512 sums[16];
-  const __m512 x = _mm512_set1_ps(1.0000001f), y = _mm512_set1_ps(1e-9f);
-  for (__m512& sum : sums) sum = _mm512_set1_ps(1.0f);
-  for (int i = 0; i < kFmaSteps; ++i) {
-#pragma GCC unroll 16
-    for (__m512& sum : sums) sum = _mm512_fmadd_ps(sum, x, y);
-  }
-  float lanes[16];
-  for (const __m512& sum : sums) {
-    _mm512_storeu_ps(lanes, sum);
-    sink += static_cast<uint64_t>(lanes[0]);
-  }
-}
-
-__attribute__((target("avx2,fma"))) void Fma256() {
-  __m256 sums[12];
-  const __m256 x = _mm256_set1_ps(1.0000001f), y = _mm256_set1_ps(1e-9f);
-  for (__m256& sum : sums) sum = _mm256_set1_ps(1.0f);
-  for (int i = 0; i < kFmaSteps; ++i) {
+#if defined(__x86_64__)
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) double DotChains(size_t steps,
+                                                                                 float* sink) {
+  __m512 acc[12];
+  for (__m512& a : acc) a = _mm512_setzero_ps();
+  __m512i x = _mm512_set1_epi32(0x3f003f00);
+  for (size_t i = 0; i < steps; ++i) {
 #pragma GCC unroll 12
-    for (__m256& sum : sums) sum = _mm256_fmadd_ps(sum, x, y);
+    for (int c = 0; c < 12; ++c) acc[c] = _mm512_dpbf16_ps(acc[c], (__m512bh)x, (__m512bh)x);
+    asm volatile("" : "+v"(x));
   }
-  float lanes[8];
-  for (const __m256& sum : sums) {
-    _mm256_storeu_ps(lanes, sum);
-    sink += static_cast<uint64_t>(lanes[0]);
-  }
+  for (int c = 1; c < 12; ++c) acc[0] = _mm512_add_ps(acc[0], acc[c]);
+  *sink = _mm512_reduce_add_ps(acc[0]);
+  return 4.0 * 12 * 16 * static_cast<double>(steps);
+}
+#else
+double DotChains(size_t, float*) { return 0; }
+#endif
+
+double Rate(int threads, double budget_s, const std::function<double(float*)>& work) {
+  ThreadPool pool(threads);
+  std::vector<float> sinks(64 * threads);
+  double done = 0;
+  const double seconds = bench::MedianSeconds(bench::ClockFor(threads), budget_s, [&] {
+    pool.ParallelFor(threads, [&](size_t i, int) {
+      const double operations = work(&sinks[64 * i]);
+      if (i == 0) done = operations * threads;
+    });
+  });
+  return done / seconds * 1e-9;
 }
 
 }  // namespace
+}  // namespace lola::kernels
 
-double ReadBandwidth(int threads) {
-  const bool wide = __builtin_cpu_supports("avx512f");
-  std::vector<std::vector<uint8_t>> blocks(static_cast<size_t>(threads));
-  return MedianRate(threads, static_cast<double>(kBlockBytes) * threads, [&](int t) {
-    std::vector<uint8_t>& block = blocks[static_cast<size_t>(t)];
-    if (block.empty()) block.assign(kBlockBytes, 1);
-    sink += wide ? Sum512(block.data(), block.size()) : SumPortable(block.data(), block.size());
+namespace lola::bench {
+
+double FmaLimitGflops(int threads, double budget_s) {
+  return kernels::Rate(threads, budget_s, [](float* sink) {
+    return HWY_DYNAMIC_DISPATCH(kernels::FmaChains)(1 << 20, sink);
   });
 }
 
-double CopyBandwidth(int threads) {
-  std::vector<std::vector<uint8_t>> from(static_cast<size_t>(threads)), to(from.size());
-  return MedianRate(threads, static_cast<double>(kBlockBytes) * threads, [&](int t) {
-    const auto i = static_cast<size_t>(t);
-    if (from[i].empty()) {
-      from[i].assign(kBlockBytes, 1);
-      to[i].assign(kBlockBytes, 2);
-    }
-    std::memcpy(to[i].data(), from[i].data(), kBlockBytes);
-    sink += to[i][kBlockBytes / 2];
-  });
+double Bf16DotLimitGflops(int threads, double budget_s) {
+  if (!kernels::HasBf16Dot()) return 0;
+  return kernels::Rate(threads, budget_s,
+                       [](float* sink) { return kernels::DotChains(1 << 20, sink); });
 }
 
-double FmaRate(int threads) {
-  if (__builtin_cpu_supports("avx512f")) {
-    return MedianRate(threads, 2.0 * 16 * 16 * kFmaSteps * threads, [](int) { Fma512(); });
-  }
-  return MedianRate(threads, 2.0 * 12 * 8 * kFmaSteps * threads, [](int) { Fma256(); });
+double ReadLimitGbps(int threads, double budget_s) {
+  constexpr size_t kFloats = size_t{64} << 20;  // 256 MiB, eight times the last-level cache
+  static const float* const data = [] {
+    // Huge pages, as the packed weights have.
+    void* memory = std::aligned_alloc(size_t{2} << 20, kFloats * sizeof(float));
+    (void)madvise(memory, kFloats * sizeof(float), MADV_HUGEPAGE);
+    std::fill_n(static_cast<float*>(memory), kFloats, 1.0f);
+    return static_cast<const float*>(memory);
+  }();
+  kernels::ThreadPool pool(threads);
+  std::vector<float> sinks(64 * threads);
+  const double seconds = MedianSeconds(ClockFor(threads), budget_s, [&] {
+    const size_t part = kFloats / threads;
+    pool.ParallelFor(threads, [&](size_t i, int) {
+      HWY_DYNAMIC_DISPATCH(kernels::ReadAll)(data + i * part, part, &sinks[64 * i]);
+    });
+  });
+  return kFloats * 4 / seconds * 1e-9;
 }
 
 }  // namespace lola::bench
+#endif  // HWY_ONCE

@@ -249,13 +249,11 @@ absl::StatusOr<Model> ReadModel(store::StreamStore& store) {
       get.set_blob_id(snapshot.blob_id());
       auto download = store.GetSnapshot(get);
       if (!download.ok()) return download.status();
-      std::string bytes;
-      for (;;) {
-        auto piece = (*download)->Next(1 << 20);
-        if (!piece.ok()) return piece.status();
-        if (piece->empty()) break;
-        bytes += *piece;
-      }
+      std::string bytes, piece;
+      do {
+        if (absl::Status status = (*download)->Next(1 << 20, &piece); !status.ok()) return status;
+        bytes += piece;
+      } while (!piece.empty());
       if (bytes != SnapshotBytes(snapshot.position())) {
         return absl::DataLossError(absl::StrCat("snapshot at ", snapshot.position(), " of ",
                                                 info.stream_id(), " has other bytes"));

@@ -117,10 +117,17 @@ const Mutation kMutations[] = {
      [](auto& i) { i.settings.score_epsilon = 1e-3f; }},
     {"settings.cache_dtype", "blob has float32, expected bfloat16",
      [](auto& i) { i.settings.cache_dtype = kernels::Dtype::kBFloat16; }},
+    {"settings.cache_dtype", "blob has float32, expected float8",
+     [](auto& i) { i.settings.cache_dtype = kernels::Dtype::kFloat8; }},
     {"settings.cache_pairs_per_layer[0]", "blob has nothing, expected 16",
      [](auto& i) {
        i.settings.cache_pairs_per_layer = {16, 16};
      }},
+    {"settings.sinks", "blob has nothing, expected 2", [](auto& i) { i.settings.sinks = 2; }},
+    {"settings.cache_sharing", "blob has nothing, expected group",
+     [](auto& i) { i.settings.cache_sharing = CacheSharing::kGroup; }},
+    {"settings.adaptive_mass", "blob has nothing, expected 0.5",
+     [](auto& i) { i.settings.adaptive_mass = 0.5f; }},
 };
 
 TEST(Snapshot, NamesEveryFieldThatDiffersWithBothValues) {
@@ -197,6 +204,41 @@ TEST(Snapshot, GoldenFileOfVersion1StaysReadable) {
   EXPECT_EQ(HashHex(VerifyBlob(blob)->digest), "37e2bda2102958eaa7f9dcf546b31edd");
   // And today's writer still makes the same bytes.
   EXPECT_TRUE(std::ranges::equal(blob, SmallBlob()));
+}
+
+TEST(Snapshot, LaterSettingsAreNamedWhereverTheyDiffer) {
+  const SnapshotIdentity blob_of = ExtendedIdentity();
+  const std::vector<std::byte> blob = BlobOf(blob_of);
+  EXPECT_EQ(ErrorOf(Read(blob, blob_of)), "ok");
+  const auto error = [&](auto change) {
+    SnapshotIdentity receiver = ExtendedIdentity();
+    change(receiver.settings);
+    return ErrorOf(Read(blob, receiver));
+  };
+  EXPECT_THAT(error([](auto& s) { s.score = Score::kKeyNorm; }),
+              HasSubstr("settings.score: blob has attention, expected key_norm"));
+  EXPECT_THAT(error([](auto& s) { s.sinks = 0; }),
+              HasSubstr("settings.sinks: blob has 2, expected nothing"));
+  EXPECT_THAT(error([](auto& s) { s.cache_sharing = CacheSharing::kGroupMax; }),
+              HasSubstr("settings.cache_sharing: blob has group, expected group_max"));
+  EXPECT_THAT(error([](auto& s) { s.adaptive_mass = 0.75f; }),
+              HasSubstr("settings.adaptive_mass: blob has 0.5, expected 0.75"));
+  EXPECT_THAT(error([](auto& s) { s.cache_pairs_min = 0; }),
+              HasSubstr("settings.cache_pairs_min: blob has 4, expected nothing"));
+}
+
+// The file was written once by version 2; settings of the first release still give version 1.
+TEST(Snapshot, GoldenFileOfVersion2StaysReadable) {
+  const char path[] = LOLA_SOURCE_DIR "/tests/testdata/snapshot/v2_small.bin";
+  std::ifstream in(path, std::ios::binary);
+  const std::string file{std::istreambuf_iterator<char>(in), {}};
+  ASSERT_FALSE(file.empty()) << path;
+  const std::span<const std::byte> blob = std::as_bytes(std::span(file));
+  EXPECT_EQ(ErrorOf(Read(blob, ExtendedIdentity())), "ok");
+  EXPECT_EQ(VerifyBlob(blob)->version, 2u);
+  EXPECT_EQ(HashHex(VerifyBlob(blob)->digest), "6f00619d74f06e4be7926f65f575d8f3");
+  EXPECT_TRUE(std::ranges::equal(blob, BlobOf(ExtendedIdentity())));
+  EXPECT_EQ(VerifyBlob(SmallBlob())->version, 1u);
 }
 
 }  // namespace

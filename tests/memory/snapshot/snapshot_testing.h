@@ -32,6 +32,17 @@ inline SnapshotIdentity SmallIdentity() {
   return identity;
 }
 
+// With every setting that version 1 does not know.
+inline SnapshotIdentity ExtendedIdentity() {
+  SnapshotIdentity identity = SmallIdentity();
+  identity.settings.score = Score::kAttention;
+  identity.settings.sinks = 2;
+  identity.settings.cache_sharing = CacheSharing::kGroup;
+  identity.settings.adaptive_mass = 0.5f;
+  identity.settings.cache_pairs_min = 4;
+  return identity;
+}
+
 // Owns a record. Its numbers are filled in by hand: snapshots do not care what they mean.
 class SmallRecord {
  public:
@@ -56,12 +67,14 @@ class SmallRecord {
   size_t slot_ = 0;
 };
 
-inline std::vector<std::byte> SmallBlob() {
-  SmallRecord record;
-  const auto writer = SnapshotWriter::Create(SmallIdentity(), record.layout(), record.record());
+inline std::vector<std::byte> BlobOf(const SnapshotIdentity& identity) {
+  SmallRecord record(identity);
+  const auto writer = SnapshotWriter::Create(identity, record.layout(), record.record());
   EXPECT_TRUE(writer.ok()) << writer.status();
   return writer->ToBytes();
 }
+
+inline std::vector<std::byte> SmallBlob() { return BlobOf(SmallIdentity()); }
 
 }  // namespace lola::memory
 

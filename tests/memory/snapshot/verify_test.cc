@@ -114,7 +114,7 @@ TEST(BlobVerifier, NamesWhatIsWrong) {
   EXPECT_THAT(ErrorOf(bad), HasSubstr("magic"));
   bad = good;
   bad[8] = std::byte{9};
-  EXPECT_THAT(ErrorOf(bad), HasSubstr("version: blob has 9, this build reads 1"));
+  EXPECT_THAT(ErrorOf(bad), HasSubstr("version: blob has 9, this build reads 1 to 2"));
   EXPECT_EQ(VerifyBlob(bad).status().code(), absl::StatusCode::kFailedPrecondition);
   bad = good;
   bad[24] ^= std::byte{1};

@@ -45,13 +45,11 @@ TEST_F(CollectTest, SnapshotBeingReadSurvivesItsDeletion) {
   auto download = store_->GetSnapshot(request);
   ASSERT_TRUE(store_->Delete("s").ok());
   Collect();
-  std::string bytes;
-  for (;;) {
-    auto piece = (*download)->Next(100);
-    ASSERT_TRUE(piece.ok());
-    if (piece->empty()) break;
-    bytes += *piece;
-  }
+  std::string bytes, piece;
+  do {
+    ASSERT_TRUE((*download)->Next(100, &piece).ok());
+    bytes += piece;
+  } while (!piece.empty());
   EXPECT_EQ(bytes, std::string(5000, 'x'));
 }
 

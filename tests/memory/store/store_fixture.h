@@ -146,13 +146,12 @@ class StoreTest : public ::testing::Test {
     request.set_blob_id(blob_id);
     auto download = store_->GetSnapshot(request);
     if (!download.ok()) return download.status();
-    std::string bytes;
-    for (;;) {
-      auto piece = (*download)->Next(1500);
-      if (!piece.ok()) return piece.status();
-      if (piece->empty()) return bytes;
-      bytes += *piece;
-    }
+    std::string bytes, piece;
+    do {
+      if (absl::Status status = (*download)->Next(1500, &piece); !status.ok()) return status;
+      bytes += piece;
+    } while (!piece.empty());
+    return bytes;
   }
 
   absl::StatusOr<v1::StreamInfo> Fork(const std::string& id, const std::string& child,

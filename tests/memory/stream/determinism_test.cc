@@ -39,6 +39,36 @@ LolaSettings Settings(int variant) {
     case 5:
       s = LolaSettings::SoftmaxProfile(400);
       break;
+    case 6:
+      s.cache_sharing = CacheSharing::kGroup;
+      s.score = Score::kAttention;
+      s.sinks = 4;
+      break;
+    case 7:
+      s.cache_sharing = CacheSharing::kGroupMax;
+      s.cache_dtype = kernels::Dtype::kBFloat16;
+      s.adaptive_mass = 0.5f;
+      break;
+    case 8:  // sums over queries, several distances
+      s.window = 32;
+      s.score = Score::kAttention;
+      s.adaptive_mass = 0.7f;
+      s.cache_pairs_min = 8;
+      break;
+    case 10:
+      s.cache_dtype = kernels::Dtype::kFloat8;
+      s.adaptive_mass = 0.6f;  // pairs move between slots
+      break;
+    case 11:
+      s = LolaSettings::SoftmaxProfile(400);
+      s.cache_dtype = kernels::Dtype::kFloat8;
+      break;
+    case 9:  // an event after every token
+      s.window = 8;
+      s.chunk = 1;
+      s.cache_sharing = CacheSharing::kGroup;
+      s.score = Score::kRelativeLeaveOneOut;
+      break;
   }
   return s;
 }
@@ -125,7 +155,7 @@ TEST_P(DeterminismTest, DeadRowsAreZero) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Settings, DeterminismTest, ::testing::Range(0, 6));
+INSTANTIATE_TEST_SUITE_P(Settings, DeterminismTest, ::testing::Range(0, 12));
 
 }  // namespace
 }  // namespace lola::memory

@@ -49,6 +49,47 @@ TEST(LayoutTest, SizeIsTheFormulaAndNothingElse) {
   EXPECT_EQ(layout.stride_bytes(), kPageBytes + 2 * layer * kPageBytes);
 }
 
+TEST(LayoutTest, ASharedCacheIsStoredOncePerGroup) {
+  LolaSettings settings = LolaSettings::LifelongProfile();
+  const StateLayout own = Layout(settings);
+  settings.cache_sharing = CacheSharing::kGroup;
+  const StateLayout shared = Layout(settings);
+  const auto cache_bytes = [](const StateLayout& layout) {
+    return layout.layer(0).window_mass - layout.layer(0).cache_k;
+  };
+  // 128 pairs of key, value and SlotMeta for 4 query heads, or for their 2 kv heads.
+  EXPECT_EQ(cache_bytes(own), 4 * 128 * (2 * 32 * 4 + sizeof(SlotMeta)));
+  EXPECT_EQ(cache_bytes(shared), cache_bytes(own) / 2);
+  EXPECT_EQ(shared.caches(), 2u);
+  EXPECT_EQ(own.layout_version(), kRecordLayoutVersion);
+  EXPECT_EQ(shared.layout_version(), kExtendedLayoutVersion);
+}
+
+TEST(LayoutTest, OnlyTheAttentionScoreKeepsMasses) {
+  LolaSettings settings = LolaSettings::LifelongProfile();
+  const StateLayout plain = Layout(settings);
+  EXPECT_EQ(plain.layer(1).window_mass, plain.layer(1).cache_mass);
+  settings.score = Score::kAttention;
+  const StateLayout layout = Layout(settings);
+  EXPECT_EQ(layout.layer(1).cache_mass - layout.layer(1).window_mass, 4 * 128 * sizeof(float));
+  EXPECT_EQ(layout.layer(1).window_mass,
+            plain.layer(1).window_mass + layout.layer(1).begin - plain.layer(1).begin);
+}
+
+TEST(LayoutTest, Float8RowsAreAByteAnElementAndAByteARow) {
+  LolaSettings settings = LolaSettings::LifelongProfile();
+  settings.cache_dtype = kernels::Dtype::kFloat8;
+  const StateLayout layout = Layout(settings);
+  const LayerOffsets& at = layout.layer(0);
+  EXPECT_EQ(at.window_v - at.window_k, 2 * 128 * 32);
+  EXPECT_EQ(at.cache_v - at.cache_k, 4 * 128 * 32);
+  EXPECT_EQ(at.window_v_exponents - at.window_k_exponents, 2 * 128);
+  EXPECT_EQ(at.cache_v_exponents - at.cache_k_exponents, 4 * 128);
+  const StateLayout plain = Layout(LolaSettings::LifelongProfile());
+  EXPECT_EQ(plain.layer(0).window_k_exponents, plain.layer(0).cache_v_exponents);
+  EXPECT_EQ(layout.layout_version(), kExtendedLayoutVersion);
+}
+
 TEST(LayoutTest, BudgetsPerLayerChangeOnlyTheirLayer) {
   LolaSettings settings = LolaSettings::LifelongProfile();
   settings.cache_pairs_per_layer = {0, 256};

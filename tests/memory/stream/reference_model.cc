@@ -17,11 +17,9 @@ double Dot(const Row& a, const Row& b) {
 
 }  // namespace
 
-ReferenceHead::ReferenceHead(const LolaSettings& settings, uint32_t lambda,
-                             std::vector<double> frequencies, std::vector<float> map_q,
-                             std::vector<float> map_k, double gate)
+ReferenceHead::ReferenceHead(const LolaSettings& settings, std::vector<double> frequencies,
+                             std::vector<float> map_q, std::vector<float> map_k, double gate)
     : settings_(settings),
-      lambda_(lambda),
       frequencies_(std::move(frequencies)),
       map_q_(std::move(map_q)),
       map_k_(std::move(map_k)),
@@ -59,14 +57,34 @@ Row ReferenceHead::Features(const Row& x, const std::vector<float>& map) const {
   return phi;
 }
 
+// A row of e4m3 numbers times the least power of two that holds its largest; other types of rows
+// are not rounded here but by their cases' tolerance.
+Row ReferenceHead::Rounded(const Row& x) const {
+  if (settings_.cache_dtype != kernels::Dtype::kFloat8) return x;
+  double largest = 0;
+  for (const double value : x) largest = std::max(largest, std::abs(value));
+  double scale = 0x1p-60;
+  while (largest > 464 * scale) scale *= 2;
+  Row y = x;
+  for (double& value : y) {
+    const double exponent = std::max(-6.0, std::floor(std::log2(std::abs(value) / scale)));
+    const double step = scale * std::exp2(exponent - 3);
+    value = std::nearbyint(value / step) * step;
+  }
+  return y;
+}
+
 // The key as memory holds it: rotated by its position (rotary) or raw (constant).
 Row ReferenceHead::MemoryKey(const Pair& pair) const {
   if (settings_.memory_positions == MemoryPositions::kConstant) return pair.key;
   return Rotate(pair.key, static_cast<double>(pair.position));
 }
 
-Row ReferenceHead::Step(int64_t position, const Row& q, const Row& k, const Row& v) {
-  window_.push_back({position, k, v});
+Row ReferenceHead::Attend(int64_t position, const Row& q, const Row& k, const Row& v) {
+  // The window holds keys rotated by their position or their place in the chunk.
+  const bool rotary = settings_.memory_positions == MemoryPositions::kRotary;
+  const auto angle = static_cast<double>(rotary ? position : position % settings_.chunk);
+  window_.push_back({position, Rotate(Rounded(Rotate(k, angle)), -angle), Rounded(v)});
   const bool constant = settings_.memory_positions == MemoryPositions::kConstant;
   const double scale = 1.0 / std::sqrt(static_cast<double>(q.size()));
   const double p = static_cast<double>(position);
@@ -82,17 +100,11 @@ Row ReferenceHead::Step(int64_t position, const Row& q, const Row& k, const Row&
     logits.push_back(scale * Dot(Rotate(q, distance), pair.key));
     pairs.push_back(&pair);
   }
-  Row y = Mix(position, q, logits, pairs);
-  const int64_t end = position + 1;
-  if (settings_.mode == Mode::kLola && end % settings_.chunk == 0 &&
-      end >= settings_.window + settings_.chunk) {
-    RunEvent(position);
-  }
-  return y;
+  return Mix(position, q, logits, pairs);
 }
 
 Row ReferenceHead::Mix(int64_t position, const Row& q, const std::vector<double>& logits,
-                       const std::vector<const Pair*>& pairs) const {
+                       const std::vector<const Pair*>& pairs) {
   const size_t d = q.size();
   const double n = static_cast<double>(absorbed_.size());
   const bool linear = n > 0;
@@ -136,92 +148,77 @@ Row ReferenceHead::Mix(int64_t position, const Row& q, const std::vector<double>
     }
   }
   for (double& value : numerator) value /= denominator;
+  for (size_t j = 0; j < pairs.size(); ++j) {
+    mass_[pairs[j]->position] += ws * std::exp(logits[j] - shift) / denominator;
+  }
   return numerator;
 }
 
-double ReferenceHead::ScoreOf(const Pair& pair, const std::vector<Pair>& eligible) const {
+// Of the pair's value from its key, against H, s or against what they would be with all of E.
+double ReferenceHead::RecallError(const Pair& pair, const std::vector<Pair>& eligible) const {
   const size_t d = pair.value.size();
-  double score = 0;
-  switch (settings_.score) {
-    case Score::kValueNorm:
-      score = Dot(pair.value, pair.value);
-      break;
-    case Score::kRandom:
-      score = kernels::RandomScore(pair.position);
-      break;
-    case Score::kRecency:
-      score = static_cast<double>(pair.position);
-      break;
-    case Score::kSre:
-    case Score::kLeaveOneOut: {
-      const Row phi = Features(MemoryKey(pair), map_k_);
-      std::vector<Row> h = h_;
-      Row s = s_;
-      const bool others = settings_.score == Score::kLeaveOneOut;
-      for (const Pair& other : eligible) {
-        if (!others || other.position == pair.position) continue;
-        const Row features = Features(MemoryKey(other), map_k_);
-        for (size_t f = 0; f < features.size(); ++f) {
-          s[f] += features[f];
-          for (size_t i = 0; i < d; ++i) h[f][i] += features[f] * other.value[i];
-        }
-      }
-      const double mass = Dot(phi, s) + settings_.score_epsilon;
-      for (size_t i = 0; i < d; ++i) {
-        double recalled = 0;
-        for (size_t f = 0; f < phi.size(); ++f) recalled += phi[f] * h[f][i];
-        if (absorbed_.empty() && !others) recalled = 0;
-        score += std::pow(recalled / mass - pair.value[i], 2);
-      }
-      break;
+  const Score kind = settings_.score;
+  const bool without = kind == Score::kLeaveOneOut || kind == Score::kRelativeLeaveOneOut;
+  const bool all = kind == Score::kHypothetical || kind == Score::kRelativeHypothetical;
+  const Row phi = Features(MemoryKey(pair), map_k_);
+  std::vector<Row> h = h_;
+  Row s = s_;
+  for (const Pair& other : eligible) {
+    if (!all && (!without || other.position == pair.position)) continue;
+    const Row features = Features(MemoryKey(other), map_k_);
+    for (size_t f = 0; f < features.size(); ++f) {
+      s[f] += features[f];
+      for (size_t i = 0; i < d; ++i) h[f][i] += features[f] * other.value[i];
     }
   }
-  if (settings_.redundancy_threshold > 0) {
-    int count = 0;
-    for (const Pair& other : eligible) {
-      double distance = 0;
-      for (size_t i = 0; i < d; ++i) distance += std::pow(other.value[i] - pair.value[i], 2);
-      const double limit = settings_.redundancy_threshold * std::sqrt(Dot(pair.value, pair.value));
-      count += std::sqrt(distance) <= limit ? 1 : 0;
-    }
-    score /= count;
+  const double mass = Dot(phi, s) + settings_.score_epsilon;
+  double error = 0;
+  for (size_t i = 0; i < d; ++i) {
+    double recalled = 0;
+    for (size_t f = 0; f < phi.size(); ++f) recalled += phi[f] * h[f][i];
+    if (absorbed_.empty() && !without && !all) recalled = 0;
+    error += std::pow(recalled / mass - pair.value[i], 2);
   }
-  return score;
+  return error;
 }
 
-void ReferenceHead::RunEvent(int64_t position) {
-  std::vector<Pair> eligible = cache_;
+double ReferenceHead::ScoreOf(const Pair& pair, const std::vector<Pair>& eligible) const {
+  switch (settings_.score) {
+    case Score::kSre:
+    case Score::kLeaveOneOut:
+    case Score::kHypothetical:
+      return RecallError(pair, eligible);
+    case Score::kRelativeSre:
+      if (absorbed_.empty()) return 1;
+      [[fallthrough]];
+    case Score::kRelativeLeaveOneOut:
+    case Score::kRelativeHypothetical:
+      return RecallError(pair, eligible) / (Dot(pair.value, pair.value) + settings_.score_epsilon);
+    case Score::kValueNorm:
+      return Dot(pair.value, pair.value);
+    case Score::kKeyNorm:
+      return Dot(pair.key, pair.key);
+    case Score::kRandom:
+      return kernels::RandomScore(pair.position);
+    case Score::kRecency:
+      return static_cast<double>(pair.position);
+    case Score::kAttention:
+      return mass_.at(pair.position);
+  }
+  return 0;
+}
+
+std::vector<Pair> ReferenceHead::TakeLeaving(int64_t position) {
+  std::vector<Pair> leaving;
   const int64_t first_kept = position + 1 - settings_.window;
   while (!window_.empty() && window_.front().position < first_kept) {
-    eligible.push_back(window_.front());
+    leaving.push_back(window_.front());
+    if (settings_.memory_positions == MemoryPositions::kConstant) {
+      leaving.back().key = Rounded(leaving.back().key);
+    }
     window_.erase(window_.begin());
   }
-  if (eligible.size() <= lambda_) {
-    cache_ = eligible;
-    return;
-  }
-  std::vector<std::pair<double, Pair>> ranked;
-  for (const Pair& pair : eligible) ranked.push_back({ScoreOf(pair, eligible), pair});
-  std::sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) {
-    return a.first != b.first ? a.first > b.first : a.second.position < b.second.position;
-  });
-  last_margin_ = lambda_ == 0
-                     ? INFINITY
-                     : (ranked[lambda_ - 1].first - ranked[lambda_].first) / ranked[lambda_].first;
-  std::set<int64_t> kept = std::exchange(forced_, {});
-  if (kept.empty()) {
-    for (size_t i = 0; i < lambda_; ++i) kept.insert(ranked[i].second.position);
-  }
-  std::sort(eligible.begin(), eligible.end(),
-            [](const Pair& a, const Pair& b) { return a.position < b.position; });
-  cache_.clear();
-  for (const Pair& pair : eligible) {
-    if (kept.contains(pair.position)) {
-      cache_.push_back(pair);
-    } else {
-      AbsorbPair(pair);
-    }
-  }
+  return leaving;
 }
 
 void ReferenceHead::AbsorbPair(const Pair& pair) {
@@ -233,15 +230,111 @@ void ReferenceHead::AbsorbPair(const Pair& pair) {
   }
 }
 
-std::set<int64_t> ReferenceHead::CachedPositions() const {
+std::vector<Row> ReferenceCache::Step(int64_t position, const std::vector<Row>& q, const Row& k,
+                                      const Row& v) {
+  std::vector<Row> outputs;
+  for (size_t h = 0; h < heads_.size(); ++h) {
+    outputs.push_back(heads_[h].Attend(position, q[h], k, v));
+  }
+  const int64_t end = position + 1;
+  if (settings_.mode == Mode::kLola && end % settings_.chunk == 0 &&
+      end >= settings_.window + settings_.chunk) {
+    RunEvent(position);
+  }
+  return outputs;
+}
+
+double ReferenceCache::ScoreOf(const Pair& pair, const std::vector<Pair>& eligible) const {
+  double score = 0;
+  for (const ReferenceHead& head : heads_) {
+    const double own = head.ScoreOf(pair, eligible);
+    // What a head does not decide alone is not added up once for every head.
+    const bool common = settings_.score == Score::kValueNorm ||
+                        settings_.score == Score::kKeyNorm || settings_.score == Score::kRandom ||
+                        settings_.score == Score::kRecency;
+    const bool largest = settings_.cache_sharing == CacheSharing::kGroupMax || common;
+    score = largest ? std::max(score, own) : score + own;
+  }
+  if (settings_.redundancy_threshold == 0) return score;
+  int count = 0;
+  for (const Pair& other : eligible) {
+    double distance = 0;
+    for (size_t i = 0; i < pair.value.size(); ++i) {
+      distance += std::pow(other.value[i] - pair.value[i], 2);
+    }
+    const double limit = settings_.redundancy_threshold * std::sqrt(Dot(pair.value, pair.value));
+    count += std::sqrt(distance) <= limit ? 1 : 0;
+  }
+  return score / count;
+}
+
+// The sinks, then the others from the best down: lambda of them, or as many as hold the mass.
+std::set<int64_t> ReferenceCache::Select(std::vector<Pair> eligible) {
+  std::sort(eligible.begin(), eligible.end(), [&](const Pair& a, const Pair& b) {
+    const bool a_sink = a.position < settings_.sinks, b_sink = b.position < settings_.sinks;
+    if (a_sink != b_sink) return a_sink;
+    return a.score != b.score ? a.score > b.score : a.position < b.position;
+  });
+  size_t keep = std::min<size_t>(lambda_, eligible.size());
+  if (settings_.adaptive_mass > 0) {
+    double total = 0, held = 0;
+    for (const Pair& pair : eligible) total += pair.position < settings_.sinks ? 0 : pair.score;
+    size_t prefix = 0;
+    while (prefix < eligible.size() &&
+           (eligible[prefix].position < settings_.sinks ||
+            held < static_cast<double>(settings_.adaptive_mass) * total)) {
+      held += eligible[prefix].position < settings_.sinks ? 0 : eligible[prefix].score;
+      ++prefix;
+    }
+    const size_t least = std::min<size_t>({keep, settings_.cache_pairs_min, lambda_});
+    keep = std::clamp(prefix, least, keep);
+  }
+  last_margin_ = keep == 0 || keep == eligible.size()
+                     ? INFINITY
+                     : (eligible[keep - 1].score - eligible[keep].score) / eligible[keep].score;
+  std::set<int64_t> kept;
+  for (size_t i = 0; i < keep; ++i) kept.insert(eligible[i].position);
+  return kept;
+}
+
+void ReferenceCache::RunEvent(int64_t position) {
+  std::vector<Pair> eligible = heads_[0].cache();
+  std::vector<Pair> leaving;
+  for (ReferenceHead& head : heads_) leaving = head.TakeLeaving(position);
+  eligible.insert(eligible.end(), leaving.begin(), leaving.end());
+  if (eligible.size() <= lambda_ && AbsorbedPositions().empty()) {
+    for (ReferenceHead& head : heads_) head.SetCache(eligible);
+    return;
+  }
+  const std::vector<Pair> all = eligible;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (settings_.rescore || all[i].score < 0) eligible[i].score = ScoreOf(all[i], all);
+  }
+  const std::set<int64_t> own = Select(eligible);
+  std::set<int64_t> kept = std::exchange(forced_, {});
+  if (kept.empty()) kept = own;
+  std::sort(eligible.begin(), eligible.end(),
+            [](const Pair& a, const Pair& b) { return a.position < b.position; });
+  std::vector<Pair> cache;
+  for (const Pair& pair : eligible) {
+    if (kept.contains(pair.position)) {
+      cache.push_back(pair);
+      continue;
+    }
+    for (ReferenceHead& head : heads_) head.AbsorbPair(pair);
+  }
+  for (ReferenceHead& head : heads_) head.SetCache(cache);
+}
+
+std::set<int64_t> ReferenceCache::CachedPositions() const {
   std::set<int64_t> positions;
-  for (const Pair& pair : cache_) positions.insert(pair.position);
+  for (const Pair& pair : heads_[0].cache()) positions.insert(pair.position);
   return positions;
 }
 
-std::set<int64_t> ReferenceHead::WindowPositions() const {
+std::set<int64_t> ReferenceCache::WindowPositions() const {
   std::set<int64_t> positions;
-  for (const Pair& pair : window_) positions.insert(pair.position);
+  for (const Pair& pair : heads_[0].window()) positions.insert(pair.position);
   return positions;
 }
 

@@ -69,6 +69,26 @@ TEST(SettingsTest, RefusalsNameFieldAndValue) {
   s = {};
   s.cache_dtype = static_cast<kernels::Dtype>(7);
   EXPECT_THAT(Refusal(s), HasSubstr("cache_dtype 7"));
+  s.cache_dtype = kernels::Dtype::kInt8;  // weights only
+  EXPECT_THAT(Refusal(s), HasSubstr("cache_dtype 3"));
+  s = {};
+  s.score = static_cast<Score>(11);
+  EXPECT_THAT(Refusal(s), HasSubstr("score 11"));
+  s = {};
+  s.cache_sharing = static_cast<CacheSharing>(3);
+  EXPECT_THAT(Refusal(s), HasSubstr("cache_sharing 3"));
+  s = {};
+  s.cache_pairs_per_layer = {64, 3};
+  s.sinks = 4;
+  EXPECT_THAT(Refusal(s), HasSubstr("sinks 4 is above the 3 cache_pairs of layer 1"));
+  s = {};
+  s.adaptive_mass = 1.5f;
+  EXPECT_THAT(Refusal(s), HasSubstr("adaptive_mass 1.5"));
+  s.adaptive_mass = NAN;
+  EXPECT_THAT(Refusal(s), HasSubstr("adaptive_mass nan"));
+  s = {};
+  s.cache_pairs_min = 129;
+  EXPECT_THAT(Refusal(s), HasSubstr("cache_pairs_min 129 is above cache_pairs 128"));
 }
 
 TEST(SettingsTest, AModelWithoutFeatureMapsRunsSoftmaxOnly) {
@@ -114,6 +134,10 @@ TEST(SettingsTest, FingerprintSeesEveryFieldButTheProfile) {
   EXPECT_TRUE(differs([](auto& s) { s.score = Score::kRandom; }));
   EXPECT_TRUE(differs([](auto& s) { s.rescore = false; }));
   EXPECT_TRUE(differs([](auto& s) { s.score_epsilon = 1e-5f; }));
+  EXPECT_TRUE(differs([](auto& s) { s.sinks = 4; }));
+  EXPECT_TRUE(differs([](auto& s) { s.cache_sharing = CacheSharing::kGroup; }));
+  EXPECT_TRUE(differs([](auto& s) { s.adaptive_mass = 0.9f; }));
+  EXPECT_FALSE(differs([](auto& s) { s.cache_pairs_min = 32; }));  // no meaning alone
   EXPECT_TRUE(differs([](auto& s) { s.cache_dtype = kernels::Dtype::kBFloat16; }));
 }
 
@@ -123,10 +147,32 @@ TEST(SettingsTest, FingerprintIsFrozen) {
             "68dd04b62970d8b2bd70c3aa3d7a8c7a");
 }
 
+TEST(SettingsTest, LaterSettingsAreDistinctAndFrozenToo) {
+  LolaSettings all = LolaSettings::LifelongProfile();
+  EXPECT_FALSE(all.Extended());
+  all.sinks = 2;
+  LolaSettings other = LolaSettings::LifelongProfile();
+  other.cache_sharing = CacheSharing::kGroupMax;  // also the number 2
+  EXPECT_NE(all.Fingerprint(), other.Fingerprint());
+  all.cache_sharing = CacheSharing::kGroup;
+  LolaSettings rows = LolaSettings::SoftmaxProfile(64);
+  rows.cache_dtype = kernels::Dtype::kFloat8;
+  EXPECT_TRUE(rows.Extended());
+  all.adaptive_mass = 0.75f;
+  all.cache_pairs_min = 16;
+  EXPECT_TRUE(all.Extended());
+  EXPECT_EQ(ToHex(all.Fingerprint()), "b2e9d800d2612a4ae07e87f4d76c02b4");
+  EXPECT_THAT(all.ToString(), HasSubstr(" score_epsilon=1e-06 sinks=2 cache_sharing=group "
+                                        "adaptive_mass=0.75 cache_pairs_min=16 cache_dtype"));
+}
+
 TEST(SettingsTest, WordsParseBackAndUnknownOnesAreNamed) {
-  for (const Score score :
-       {Score::kSre, Score::kValueNorm, Score::kRandom, Score::kLeaveOneOut, Score::kRecency}) {
-    EXPECT_EQ(*ParseScore(Name(score)), score);
+  for (int i = 0; i <= static_cast<int>(Score::kAttention); ++i) {
+    EXPECT_EQ(*ParseScore(Name(static_cast<Score>(i))), static_cast<Score>(i));
+  }
+  for (int i = 0; i <= static_cast<int>(CacheSharing::kGroupMax); ++i) {
+    const auto sharing = static_cast<CacheSharing>(i);
+    EXPECT_EQ(*ParseCacheSharing(Name(sharing)), sharing);
   }
   for (const Mixing mixing : {Mixing::kGatedNatural, Mixing::kNatural, Mixing::kLolcats}) {
     EXPECT_EQ(*ParseMixing(Name(mixing)), mixing);
@@ -134,6 +180,7 @@ TEST(SettingsTest, WordsParseBackAndUnknownOnesAreNamed) {
   EXPECT_EQ(*ParseMode("softmax"), Mode::kSoftmax);
   EXPECT_EQ(*ParseMemoryPositions("constant"), MemoryPositions::kConstant);
   EXPECT_EQ(*ParseCacheDtype("bfloat16"), kernels::Dtype::kBFloat16);
+  EXPECT_EQ(*ParseCacheDtype("float8"), kernels::Dtype::kFloat8);
   EXPECT_THAT(std::string(ParseScore("best").status().message()),
               HasSubstr("score \"best\" is unknown; known: sre, value_norm"));
   EXPECT_THAT(std::string(ParseCacheDtype("fp8").status().message()), HasSubstr("fp8"));

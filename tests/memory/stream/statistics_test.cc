@@ -44,6 +44,8 @@ TEST(StatisticsTest, MergeAddsEverything) {
   a.absorptions = 5;
   a.nonfinite_scores = 6;
   a.nonfinite_rows = 7;
+  a.occupancy_sum = 9;
+  a.occupancy_count = 2;
   a.AddRecallError(0.5f);
   MemoryStats b = a;
   b.Merge(a);
@@ -53,6 +55,8 @@ TEST(StatisticsTest, MergeAddsEverything) {
   EXPECT_EQ(b.displacements, 8u);
   EXPECT_EQ(b.absorptions, 10u);
   EXPECT_EQ(b.nonfinite(), 26u);
+  EXPECT_EQ(b.average_occupancy(), 4.5);
+  EXPECT_EQ(b.occupancy_count, 4u);
   EXPECT_EQ(b.recall_error_count, 2u);
   EXPECT_EQ(std::accumulate(b.recall_error_histogram.begin(), b.recall_error_histogram.end(),
                             uint64_t{0}),

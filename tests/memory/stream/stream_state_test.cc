@@ -106,6 +106,36 @@ TEST_F(StreamStateTest, CheckRefusesCountersThatDoNotFollowFromThePosition) {
   EXPECT_THAT(Refusal(), HasSubstr("slot 3 position is -1"));
 }
 
+// An adaptive cache may hold any number between its bounds; a shared one has one size.
+TEST_F(StreamStateTest, CheckKnowsTheBoundsOfAnAdaptiveSharedCache) {
+  LolaSettings settings = Small();
+  settings.adaptive_mass = 0.5f;
+  settings.cache_pairs_min = 6;
+  settings.cache_sharing = CacheSharing::kGroup;
+  const StateLayout layout(source_.geometry, settings);
+  StreamRunner runner(&layout, &source_);
+  kernels::ThreadPool pool(1);
+  runner.Advance(100, pool);
+  ASSERT_TRUE(runner.State().Check(test::kTestModel).ok());
+  const auto refusal = [&](uint32_t head, int change) {
+    HeadMemory memory = HeadOf(layout, runner.record().data(), 1, head);
+    const HeadCounters good = *memory.counters;
+    memory.counters->cached += change;
+    memory.counters->absorbed -= change;
+    const std::string message(runner.State().Check(test::kTestModel).message());
+    *memory.counters = good;
+    return message;
+  };
+  const int cached =
+      static_cast<int>(HeadOf(layout, runner.record().data(), 1, 0).counters->cached);
+  EXPECT_GE(cached, 6);
+  EXPECT_LT(cached, 24);
+  EXPECT_THAT(refusal(0, 25 - cached), HasSubstr("cached is 25, expected 6 to 24"));
+  EXPECT_THAT(refusal(0, 5 - cached), HasSubstr("cached is 5, expected 6 to 24"));
+  EXPECT_THAT(refusal(1, cached < 20 ? 1 : -1), HasSubstr("layer 1 head 1 cached"));
+  EXPECT_TRUE(runner.State().Check(test::kTestModel).ok());
+}
+
 TEST_F(StreamStateTest, CheckRefusesASoftmaxRecordBeyondItsWindow) {
   const StateLayout layout(source_.geometry, LolaSettings::SoftmaxProfile(50));
   std::vector<std::byte> record(layout.stride_bytes());

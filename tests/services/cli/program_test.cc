@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <fstream>
 
 #include "nlohmann/json.hpp"
@@ -142,11 +144,78 @@ TEST_F(ProgramTest, ClusterCommandsAnswer) {
   EXPECT_THAT(Lola({"workers"}).output, HasSubstr("healthy"));
 }
 
+TEST_F(ProgramTest, TellsWhatAModelWouldNeedWithoutItsWeights) {
+  const auto info = [](std::vector<std::string> more) {
+    more.insert(more.begin(), {"model", "info", "--model", "random:llama-3.1-8b"});
+    return LolaJson(std::move(more));
+  };
+  const Json model = info({});
+  EXPECT_EQ(model["parameters"], 8030261248u + 32u * (2 * 32 * 128 * 128 + 32));
+  const uint64_t int8 = model["weight_bytes"]["int8"], bf16 = model["weight_bytes"]["bfloat16"];
+  EXPECT_GT(int8, 8'000'000'000u);
+  EXPECT_LT(int8, bf16 * 6 / 10);
+  const uint64_t few = info({"--cache-pairs", "0"})["state_bytes"];
+  EXPECT_LT(few, model["state_bytes"].get<uint64_t>());
+  EXPECT_GT(info({"--window", "512"})["state_bytes"], model["state_bytes"].get<uint64_t>());
+  EXPECT_THAT(Lola({"model", "info", "--model", "random:giant"}).output, HasSubstr("llama-3.1-8b"));
+  EXPECT_EQ(Lola({"model", "info", "--model", "random:tiny", "--profile", "x"}).exit_code, 2);
+}
+
 TEST_F(ProgramTest, BenchMeasuresAndCleansUp) {
   const Json bench = LolaJson({"bench", "--streams", "2", "--prompt", "200", "--tokens", "8"});
   EXPECT_EQ(bench["generated_tokens"], 16);
   EXPECT_GT(bench["decode_tokens_per_second"], 0.0);
   EXPECT_TRUE(LolaJson({"ls", "--id-prefix", "bench-"})["streams"].empty());
+}
+
+std::string TinyModel() {
+  return std::string(LOLA_SOURCE_DIR) + "/tests/testdata/parity/tiny_model";
+}
+
+// The same texts, questions and states, so the same answers: through gateway, worker and shard, and
+// over the engine alone.
+TEST_F(ProgramTest, EvalAnswersTheSameThroughTheEndpointAndInProcess) {
+  for (const std::string task : {"niah_multikey_2", "passkey"}) {
+    const std::vector<std::string> texts = {
+        "eval", task, "--length", "1500", "--samples", "3", "--max-tokens", "10", "--streams", "2"};
+    std::vector<std::string> endpoint = texts, local = texts;
+    endpoint.insert(endpoint.end(), {"--tokenizer", TinyModel()});
+    local.insert(local.end(), {"--model", TinyModel()});
+    const Json a = LolaJson(endpoint), b = LolaJson(local);
+    EXPECT_EQ(a["samples"].size(), 3u);
+    EXPECT_EQ(a["samples"], b["samples"]);
+    EXPECT_EQ(a["identity"], b["identity"]);
+    EXPECT_EQ(a["state_bytes"], b["state_bytes"]);
+    EXPECT_FALSE(a["samples"][0]["answers"][0]["output"].get<std::string>().empty());
+  }
+  EXPECT_TRUE(LolaJson({"ls", "--id-prefix", "eval-"})["streams"].empty()) << "all are deleted";
+}
+
+TEST_F(ProgramTest, EvalKeepsResultsAndRefusesOtherArguments) {
+  const std::string out = world_->folder.path() + "/results.json";
+  std::vector<std::string> run = {"eval", "passkey",   "--model", TinyModel(), "--length",
+                                  "900",  "--samples", "2",       "--out",     out};
+  const CommandResult first = Lola(run);
+  EXPECT_EQ(first.exit_code, 0) << first.output;
+  for (const char* word : {"score", "window=", "seed=42", "bytes of one stream", "DEPTH"}) {
+    EXPECT_THAT(first.output, HasSubstr(word));
+  }
+  EXPECT_EQ(Lola(run).exit_code, 0) << "nothing left to do";
+  const CommandResult other = Lola({"eval", "passkey", "--model", TinyModel(), "--length", "1000",
+                                    "--samples", "2", "--out", out});
+  EXPECT_NE(other.exit_code, 0);
+  EXPECT_THAT(other.output, HasSubstr("length = \"900\", this run has \"1000\""));
+}
+
+TEST_F(ProgramTest, EvalNamesWhatItCannotDo) {
+  const CommandResult unknown = Lola({"eval", "niah_single_9"});
+  EXPECT_EQ(unknown.exit_code, 2);
+  EXPECT_THAT(unknown.output, HasSubstr("niah_multiquery"));
+  EXPECT_THAT(Lola({"eval", "perplexity", "--text", File("abc")}).output, HasSubstr("--model"));
+  EXPECT_EQ(Lola({"eval", "niah_single_2", "--haystack", "no/such"}).exit_code, 4);
+  EXPECT_THAT(Lola({"eval", "stream_recall", "--distances", "1k"}).output, HasSubstr("'1k'"));
+  const CommandResult samples = Lola({"eval", "passkey", "--print-samples", "2"});
+  EXPECT_EQ(std::count(samples.output.begin(), samples.output.end(), '\n'), 2);
 }
 
 TEST_F(ProgramTest, ErrorsHaveTheDocumentedExitCodes) {
@@ -163,6 +232,25 @@ TEST_F(ProgramTest, ErrorsHaveTheDocumentedExitCodes) {
   LolaJson({"feed", "twice", File("a")});
   LolaJson({"feed", "taken", File("a")});
   EXPECT_EQ(Lola({"fork", "twice", "taken"}).exit_code, 5);
+}
+
+TEST_F(ProgramTest, ChatRefusesTemplatesThatDoNotFit) {
+  const std::string folder = world_->folder.path() + "/chat_model";
+  std::filesystem::create_directory(folder);
+  EXPECT_EQ(Lola({"chat", "c", "--system", "Be brief."}).exit_code, 2);
+  EXPECT_EQ(Lola({"chat", "c", "--template", folder}).exit_code, 4);
+  std::filesystem::copy_file(
+      std::string(LOLA_SOURCE_DIR) + "/tests/testdata/parity/tiny_model/tokenizer.json",
+      folder + "/tokenizer.json");
+  const CommandResult none = Lola({"chat", "c", "--template", folder});
+  EXPECT_EQ(none.exit_code, 5) << none.output;
+  EXPECT_THAT(none.output, HasSubstr("no chat_template"));
+  std::ofstream(folder + "/chat_template.jinja") << "{{ messages }}";
+  EXPECT_THAT(Lola({"chat", "c", "--template", folder}).output,
+              HasSubstr("chat_template: \"{{ messages }}\""));
+  std::ofstream(folder + "/chat_template.jinja") << "<|im_start|>assistant\\n <|im_end|>";
+  EXPECT_THAT(Lola({"chat", "c", "--template", folder}).output,
+              HasSubstr("\"<|im_end|>\" of the family chatml is no control token"));
 }
 
 TEST_F(ProgramTest, HelpTeachesWithExamples) {

@@ -35,7 +35,8 @@ Json WithLola() {
     "defaults": {"profile": "lifelong", "window": 64, "chunk": 32, "cache_pairs": 96,
                  "memory_positions": "constant", "memory_distance": 100, "mass_cap": 256,
                  "redundancy_threshold": 0.25, "mixing": "natural", "score_epsilon": 1e-5,
-                 "cache_dtype": "bfloat16"},
+                 "cache_dtype": "bfloat16", "sinks": 4, "cache_sharing": "group",
+                 "adaptive_mass": 0.75, "cache_pairs_min": 16},
     "provenance": {"anything": [1, 2]}})");
   return config;
 }
@@ -62,6 +63,22 @@ TEST(ModelConfig, PlainLlamaRunsInSoftmaxModeOnly) {
   EXPECT_THAT(config->eos, ElementsAre(257));
 }
 
+TEST(ModelConfig, MistralsSlidingWindowBoundsSoftmaxStreams) {
+  Json config = Plain();
+  config["model_type"] = "mistral";
+  config["sliding_window"] = nullptr;
+  auto parsed = ParseModelConfig(config.dump());
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->sliding_window, 0u);
+  EXPECT_EQ(parsed->defaults.window, 1024u);
+  config["sliding_window"] = 512;
+  parsed = ParseModelConfig(config.dump());
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->sliding_window, 512u);
+  EXPECT_EQ(parsed->defaults.window, 512u);
+  EXPECT_THAT(ErrorWith(config, "/sliding_window", 0), HasSubstr("sliding_window: 0"));
+}
+
 TEST(ModelConfig, ReadsEveryLolaField) {
   const auto config = ParseModelConfig(WithLola().dump());
   ASSERT_TRUE(config.ok()) << config.status();
@@ -83,6 +100,10 @@ TEST(ModelConfig, ReadsEveryLolaField) {
   EXPECT_EQ(s.mixing, memory::Mixing::kNatural);
   EXPECT_EQ(s.score_epsilon, 1e-5f);
   EXPECT_EQ(s.cache_dtype, kernels::Dtype::kBFloat16);
+  EXPECT_EQ(s.sinks, 4u);
+  EXPECT_EQ(s.cache_sharing, memory::CacheSharing::kGroup);
+  EXPECT_EQ(s.adaptive_mass, 0.75f);
+  EXPECT_EQ(s.cache_pairs_min, 16u);
 }
 
 TEST(ModelConfig, DefaultsFollowTheNamedProfile) {
@@ -137,8 +158,12 @@ TEST(ModelConfig, NamesBadFieldsWithTheirValues) {
   EXPECT_THAT(ErrorWith(Plain(), "/rope_theta", "x"), HasSubstr("rope_theta: \"x\""));
   EXPECT_THAT(ErrorWith(Plain(), "/hidden_act", "gelu"), HasSubstr("hidden_act: \"gelu\""));
   EXPECT_THAT(ErrorWith(Plain(), "/attention_bias", true), HasSubstr("attention_bias: true"));
-  EXPECT_THAT(ErrorWith(Plain(), "/model_type", "mistral"), HasSubstr("mistral"));
+  EXPECT_THAT(ErrorWith(Plain(), "/model_type", "qwen3"), HasSubstr("qwen3"));
   EXPECT_THAT(ErrorWith(Plain(), "/sliding_window", 4096), HasSubstr("sliding_window: 4096"));
+  EXPECT_THAT(ErrorWith(Plain(), "/quantization_config", Json{{"bits", 4}}),
+              HasSubstr("quantization_config: {\"bits\":4}"));
+  EXPECT_THAT(ErrorWith(Plain(), "/partial_rotary_factor", 0.5),
+              HasSubstr("partial_rotary_factor: 0.5"));
   EXPECT_THAT(ErrorWith(Plain(), "/rope_scaling", Json{{"type", "linear"}}), HasSubstr("linear"));
   EXPECT_THAT(ErrorOf(Json::array()), HasSubstr("not a JSON object"));
 }

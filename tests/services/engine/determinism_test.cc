@@ -33,7 +33,8 @@ std::vector<Case> Cases() {
       {"lifelong", Small(memory::LolaSettings::LifelongProfile())},
       {"paper", Small(memory::LolaSettings::PaperProfile())},
       {"softmax", memory::LolaSettings::SoftmaxProfile(1024)},
-      {"lifelong_bf16", Small(memory::LolaSettings::LifelongProfile()), WeightDtype::kBFloat16}};
+      {"lifelong_bf16", Small(memory::LolaSettings::LifelongProfile()), WeightDtype::kBFloat16},
+      {"lifelong_int8", Small(memory::LolaSettings::LifelongProfile()), WeightDtype::kInt8}};
   cases.push_back({"base", Small(memory::LolaSettings::PaperProfile())});
   cases.back().settings.cache_pairs = 0;
   cases.push_back({"cache_bf16", Small(memory::LolaSettings::LifelongProfile())});

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <limits>
 
+#include "services/engine/weights.h"
 #include "tests/services/engine/model_testing.h"
 
 namespace lola::engine {
@@ -166,6 +167,48 @@ TEST(NamedGeometry, ListsTheKnownNames) {
   EXPECT_THAT(Text(NamedGeometry("x").status()), HasSubstr("llama-3.2-1b"));
 }
 
+TEST(SizeOfWeights, IsWhatBuildingGives) {
+  for (const WeightDtype dtype :
+       {WeightDtype::kFloat32, WeightDtype::kBFloat16, WeightDtype::kInt8}) {
+    for (const bool tied : {false, true}) {
+      for (const bool lola : {false, true}) {
+        ModelConfig config = *NamedGeometry("tiny");
+        config.tied_embeddings = tied;
+        config.has_lola = lola;
+        if (!lola) config.geometry.feature_dim = 0;
+        const ModelWeights weights = RandomWeights(config, 1, dtype);
+        const WeightsSize size = SizeOfWeights(config, dtype);
+        EXPECT_EQ(size.parameters, weights.parameters);
+        EXPECT_EQ(size.bytes, weights.bytes);
+      }
+    }
+  }
+  // Llama 3.1 8B has 8,030,261,248 parameters; the feature maps add 32 * (2 * 32 * 128 * 128 + 32).
+  EXPECT_EQ(SizeOfWeights(*NamedGeometry("llama-3.1-8b"), WeightDtype::kInt8).parameters,
+            8030261248u + 32u * (2 * 32 * 128 * 128 + 32));
+  EXPECT_EQ(SizeOfWeights(*NamedGeometry("llama-3.2-1b"), WeightDtype::kInt8).parameters,
+            1235814400u + 16u * (2 * 32 * 64 * 64 + 32));
+}
+
+TEST(ModelWeights, EmbeddingsAreTheHeadsRowsWhenTied) {
+  for (const WeightDtype dtype :
+       {WeightDtype::kFloat32, WeightDtype::kBFloat16, WeightDtype::kInt8}) {
+    ModelConfig config = *NamedGeometry("tiny");
+    const ModelWeights plain = RandomWeights(config, 1, WeightDtype::kFloat32);
+    config.tied_embeddings = true;
+    const ModelWeights tied = RandomWeights(config, 1, dtype);
+    std::vector<float> row(config.geometry.hidden), exact(config.geometry.hidden);
+    for (const int32_t token : {0, 33, 271}) {
+      tied.Embed(token, row.data());
+      plain.Embed(token, exact.data());
+      for (size_t i = 0; i < row.size(); ++i) {
+        EXPECT_EQ(row[i], tied.head.At(static_cast<size_t>(token), i));
+        EXPECT_NEAR(row[i], exact[i], 1.0 / 127);  // values below 1 in 127 steps
+      }
+    }
+  }
+}
+
 // Copies of the committed model with one thing broken.
 class ModelLoadTest : public ::testing::Test {
  protected:
@@ -193,6 +236,8 @@ TEST_F(ModelLoadTest, LoadsAndIdentifiesTheModel) {
   EXPECT_EQ((*model)->fingerprint().size(), 32u);
   EXPECT_EQ((*model)->fingerprint(), (*Model::Load(kTinyModel, {}))->fingerprint());
   EXPECT_NE((*model)->fingerprint(),
+            (*Model::Load(dir_, {.dtype = WeightDtype::kBFloat16}))->fingerprint());
+  EXPECT_NE((*Model::Load(dir_, {.dtype = WeightDtype::kInt8}))->fingerprint(),
             (*Model::Load(dir_, {.dtype = WeightDtype::kBFloat16}))->fingerprint());
   // All but the header of the file is weights of four bytes.
   const uint64_t file_bytes = std::filesystem::file_size(dir_ / "model.safetensors");

@@ -1,5 +1,5 @@
 // The engine against the PyTorch reference: logits and memory state in every mode and profile.
-// Fixtures and their format: tools/reference_model/make_fixtures.py.
+// Fixtures and their format: tools/reference_model/make_fixtures.py, make_converted_fixture.py.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -18,6 +18,8 @@ using Json = nlohmann::json;
 
 const char kParityDir[] = LOLA_SOURCE_DIR "/tests/testdata/parity";
 const char kTrainedModel[] = LOLA_SOURCE_DIR "/models/passkey-1m";
+// What tools/convert makes of a LoLCATs-style model: bfloat16, 4:1 groups, llama3 scaling, LoRA.
+const char kConvertedModel[] = LOLA_SOURCE_DIR "/tests/testdata/converted/model";
 constexpr double kLogitTolerance = 1e-4;  // fp32, largest absolute difference
 constexpr double kStateTolerance = 1e-4;  // of the largest element
 
@@ -49,6 +51,13 @@ class Fixture {
     s.mixing = *memory::ParseMixing(settings_["mixing"].get<std::string>());
     s.score = *memory::ParseScore(settings_["score"].get<std::string>());
     s.score_epsilon = settings_["score_epsilon"];
+    // Fixtures of the first release do not name these.
+    s.rescore = settings_.value("rescore", true);
+    s.sinks = settings_.value("sinks", 0u);
+    s.cache_sharing =
+        *memory::ParseCacheSharing(settings_.value("cache_sharing", std::string("head")));
+    s.adaptive_mass = settings_.value("adaptive_mass", 0.0f);
+    s.cache_pairs_min = settings_.value("cache_pairs_min", 0u);
     for (const Json& pairs : settings_.value("cache_pairs_per_layer", Json::array())) {
       s.cache_pairs_per_layer.push_back(pairs.get<uint32_t>());
     }
@@ -145,14 +154,17 @@ std::vector<double> OtherForwardsDifference(std::string name, const std::vector<
   return apart;
 }
 
+std::string ModelOf(const std::string& fixture) {
+  if (fixture.starts_with("tiny_")) return std::string(kParityDir) + "/tiny_model";
+  return fixture.starts_with("converted_") ? kConvertedModel : kTrainedModel;
+}
+
 class Parity : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(Parity, LogitsAndStateEqualTheReference) {
   const std::string path = std::string(kParityDir) + "/" + GetParam() + ".safetensors";
   const Fixture fixture(path);
-  const bool tiny = GetParam().starts_with("tiny_");
-  const auto model =
-      Model::Load(tiny ? std::string(kParityDir) + "/tiny_model" : std::string(kTrainedModel), {});
+  const auto model = Model::Load(ModelOf(GetParam()), {});
   ASSERT_TRUE(model.ok()) << model.status();
   const auto tokens = fixture.Values<int32_t>("tokens");
   const auto positions = fixture.Values<int32_t>("positions");
@@ -189,10 +201,13 @@ INSTANTIATE_TEST_SUITE_P(Fixtures, Parity, ::testing::ValuesIn(Fixtures()),
                          [](const auto& info) { return info.param; });
 
 TEST(ParityFixtures, CoverEveryModeAndProfile) {
-  EXPECT_THAT(Fixtures(), ::testing::IsSupersetOf({"tiny_softmax", "tiny_transformers",
-                                                   "tiny_base_paper", "tiny_lola_paper",
-                                                   "tiny_base_lifelong", "tiny_lola_lifelong",
-                                                   "tiny_lola_natural", "tiny_base_lolcats"}));
+  EXPECT_THAT(Fixtures(),
+              ::testing::IsSupersetOf(
+                  {"tiny_softmax", "tiny_transformers", "tiny_base_paper", "tiny_lola_paper",
+                   "tiny_base_lifelong", "tiny_lola_lifelong", "tiny_lola_natural",
+                   "tiny_base_lolcats", "tiny_variant_relative_leave_one_out",
+                   "tiny_variant_attention", "tiny_variant_group", "tiny_variant_group_max",
+                   "tiny_variant_adaptive", "converted_lola_paper", "converted_base_lolcats"}));
 }
 
 }  // namespace

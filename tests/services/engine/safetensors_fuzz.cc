@@ -14,7 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       __builtin_trap();
     }
     std::vector<float> values(view.elements());
-    (void)lola::engine::CopyToFloat(name, view, values);
+    (void)lola::engine::CopyToFloat(name, view, 0, values);
   }
   return 0;
 }

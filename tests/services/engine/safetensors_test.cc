@@ -39,9 +39,9 @@ TEST(Safetensors, ReadsTensorsAndSkipsMetadata) {
   ASSERT_TRUE(tensors.ok()) << tensors.status();
   ASSERT_EQ(tensors->size(), 2u);
   float out[2];
-  ASSERT_TRUE(CopyToFloat("a", tensors->at("a"), out).ok());
+  ASSERT_TRUE(CopyToFloat("a", tensors->at("a"), 0, out).ok());
   EXPECT_THAT(out, ElementsAre(1.0f, -2.0f));
-  ASSERT_TRUE(CopyToFloat("b", tensors->at("b"), out).ok());
+  ASSERT_TRUE(CopyToFloat("b", tensors->at("b"), 0, out).ok());
   EXPECT_THAT(out, ElementsAre(1.0f, -0.5f));
 }
 
@@ -50,7 +50,7 @@ TEST(Safetensors, WidensHalfPrecisionExactly) {
   const uint16_t halves[] = {0x3c00, 0xc000, 0x0001, 0x7bff, 0x7c00, 0x7e00};
   TensorView view{"F16", {6}, std::as_bytes(std::span(halves))};
   float out[6];
-  ASSERT_TRUE(CopyToFloat("h", view, out).ok());
+  ASSERT_TRUE(CopyToFloat("h", view, 0, out).ok());
   EXPECT_EQ(out[0], 1.0f);
   EXPECT_EQ(out[1], -2.0f);
   EXPECT_EQ(out[2], std::ldexp(1.0f, -24));
@@ -62,7 +62,7 @@ TEST(Safetensors, WidensHalfPrecisionExactly) {
 TEST(Safetensors, RefusesIntegerTensorsOnUse) {
   TensorView view{"I64", {1}, Bytes(kEight)};
   float out[1];
-  const absl::Status status = CopyToFloat("t", view, out);
+  const absl::Status status = CopyToFloat("t", view, 0, out);
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
   EXPECT_THAT(std::string(status.message()), HasSubstr("I64"));
 }

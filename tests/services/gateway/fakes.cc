@@ -25,125 +25,6 @@ struct FakeWorker::Call {
   uint64_t delivered = 0;
 };
 
-grpc::Status FakeShard::Create(grpc::ServerContext*, const v1::CreateStreamRequest* request,
-                               v1::StreamInfo* reply) {
-  std::lock_guard lock(store_.mu);
-  FakeStore::Stream& stream = store_.streams[request->stream_id()];
-  stream.info.set_stream_id(request->stream_id());
-  stream.info.set_stream_uid("uid-" + request->stream_id());
-  (*stream.info.mutable_labels())["shard"] = shard_id_;
-  *reply = stream.info;
-  return grpc::Status::OK;
-}
-
-grpc::Status FakeShard::Describe(grpc::ServerContext*, const v1::DescribeStreamRequest* request,
-                                 v1::StreamInfo* reply) {
-  if (away) return Away();
-  std::lock_guard lock(store_.mu);
-  const auto found = store_.streams.find(request->stream_id());
-  if (found == store_.streams.end()) return Missing(request->stream_id());
-  *reply = found->second.info;
-  reply->set_committed_position(found->second.ids.size());
-  return grpc::Status::OK;
-}
-
-grpc::Status FakeShard::List(grpc::ServerContext*, const v1::ListStreamsRequest* request,
-                             v1::ListStreamsReply* reply) {
-  if (away) return Away();
-  std::lock_guard lock(store_.mu);
-  for (auto it = store_.streams.upper_bound(request->page_token()); it != store_.streams.end();
-       ++it) {
-    const auto shard = it->second.info.labels().find("shard");
-    if (shard == it->second.info.labels().end() || shard->second != shard_id_) continue;
-    if (reply->streams_size() == static_cast<int>(request->page_size())) {
-      reply->set_next_page_token(reply->streams(reply->streams_size() - 1).stream_id());
-      break;
-    }
-    *reply->add_streams() = it->second.info;
-  }
-  return grpc::Status::OK;
-}
-
-grpc::Status FakeShard::Acquire(grpc::ServerContext*, const v1::AcquireRequest* request,
-                                v1::AcquireReply* reply) {
-  std::lock_guard lock(store_.mu);
-  FakeStore::Stream& stream = store_.streams[request->stream_id()];
-  stream.info.set_owner(request->worker());
-  stream.info.set_owner_epoch(stream.info.owner_epoch() + 1);
-  reply->set_epoch(stream.info.owner_epoch());
-  return grpc::Status::OK;
-}
-
-grpc::Status FakeShard::Release(grpc::ServerContext*, const v1::ReleaseRequest* request,
-                                v1::ReleaseReply*) {
-  std::lock_guard lock(store_.mu);
-  store_.streams[request->stream_id()].info.set_owner("");
-  return grpc::Status::OK;
-}
-
-grpc::Status FakeShard::Append(grpc::ServerContext*, const v1::AppendBatchRequest* request,
-                               v1::AppendBatchReply* reply) {
-  std::lock_guard lock(store_.mu);
-  for (const v1::AppendEntry& entry : request->entries()) {
-    FakeStore::Stream& stream = store_.streams[entry.stream_id()];
-    for (const v1::TokenRun& run : entry.runs()) {
-      for (const int32_t id : run.ids()) {
-        stream.ids.push_back(id);
-        stream.by_client.push_back(run.author() == v1::TOKEN_AUTHOR_CLIENT);
-      }
-    }
-    reply->add_results()->set_committed_position(stream.ids.size());
-  }
-  return grpc::Status::OK;
-}
-
-grpc::Status FakeShard::ReadTokens(grpc::ServerContext*, const v1::ReadTokensRequest* request,
-                                   grpc::ServerWriter<v1::TokenRun>* writer) {
-  std::lock_guard lock(store_.mu);
-  const FakeStore::Stream& stream = store_.streams[request->stream_id()];
-  for (uint64_t p = request->from(); p < request->to(); ++p) {
-    v1::TokenRun run;
-    run.set_position(p);
-    run.set_author(stream.by_client[p] ? v1::TOKEN_AUTHOR_CLIENT : v1::TOKEN_AUTHOR_MODEL);
-    run.add_ids(stream.ids[p]);
-    writer->Write(run);
-  }
-  return grpc::Status::OK;
-}
-
-grpc::Status FakeShard::Fork(grpc::ServerContext*, const v1::ForkStreamRequest* request,
-                             v1::StreamInfo* reply) {
-  std::lock_guard lock(store_.mu);
-  FakeStore::Stream child = store_.streams[request->stream_id()];
-  child.info.set_stream_id(request->new_stream_id());
-  child.info.set_parent(request->stream_id());
-  child.info.clear_owner();
-  *reply = child.info;
-  reply->set_committed_position(child.ids.size());
-  store_.streams[request->new_stream_id()] = child;
-  return grpc::Status::OK;
-}
-
-grpc::Status FakeShard::Rewind(grpc::ServerContext*, const v1::RewindStreamRequest* request,
-                               v1::StreamInfo* reply) {
-  std::lock_guard lock(store_.mu);
-  FakeStore::Stream& stream = store_.streams[request->stream_id()];
-  stream.ids.resize(request->position());
-  stream.by_client.resize(request->position());
-  stream.info.clear_owner();
-  stream.info.set_owner_epoch(stream.info.owner_epoch() + 1);
-  *reply = stream.info;
-  reply->set_committed_position(stream.ids.size());
-  return grpc::Status::OK;
-}
-
-grpc::Status FakeShard::Delete(grpc::ServerContext*, const v1::DeleteStreamRequest* request,
-                               v1::DeleteStreamReply*) {
-  std::lock_guard lock(store_.mu);
-  return store_.streams.erase(request->stream_id()) == 1 ? grpc::Status::OK
-                                                         : Missing(request->stream_id());
-}
-
 grpc::Status FakeWorker::Own(const std::string& id, bool create, bool takeover, uint64_t* epoch) {
   std::lock_guard lock(store_.mu);
   if (store_.streams.count(id) == 0) {
@@ -191,7 +72,7 @@ grpc::Status FakeWorker::Attach(Call& call, const v1::AttachStream& attach) {
   opened.mutable_opened()->mutable_restore()->set_worker(address_);
   call.stream->Write(opened);
   call.delivered = attach.open().has_after_position() ? attach.open().after_position() : end;
-  for (; call.delivered < end; ++call.delivered) {
+  for (; call.delivered < end && !attach.open().resume(); ++call.delivered) {
     v1::ServeReply reply;
     v1::TokenOutput& tokens = *reply.mutable_tokens();
     tokens.set_position(call.delivered);

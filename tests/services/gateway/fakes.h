@@ -35,7 +35,9 @@ struct FakeStore {
 class FakeShard final : public v1::Memory::Service {
  public:
   FakeShard(FakeStore* store, std::string shard_id) : store_(*store), shard_id_(shard_id) {}
-  std::atomic<bool> away{false};  // every call: UNAVAILABLE
+  std::atomic<bool> away{false};         // every call: UNAVAILABLE
+  std::atomic<bool> lose_answer{false};  // the next rewind is done but answers UNAVAILABLE
+  std::atomic<int> rewinds{0};           // calls
 
   grpc::Status Create(grpc::ServerContext*, const v1::CreateStreamRequest* request,
                       v1::StreamInfo* reply) override;

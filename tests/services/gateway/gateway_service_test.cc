@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <set>
 
 #include "services/metrics/gateway_series.h"
@@ -159,6 +160,92 @@ TEST_F(GatewayWorld, ForkWorksWithinAndAcrossShards) {
     EXPECT_EQ(store_.streams[request.new_stream_id()].ids, store_.streams["parent"].ids);
     EXPECT_EQ(store_.streams[request.new_stream_id()].info.owner(), "");
   }
+}
+
+TEST_F(GatewayWorld, ForkAgainWithTheSameIdIsTheSameChild) {
+  auto client = Open("parent");
+  client->Append("a", "hello");
+  ASSERT_TRUE(client->ReadUntilDone("a"));
+  const auto fork = [&](const std::string& child, const std::string& id, std::optional<uint64_t> at,
+                        v1::StreamInfo* info) {
+    grpc::ClientContext context;
+    v1::ForkRequest request;
+    request.set_stream_id("parent");
+    request.set_new_stream_id(child);
+    request.set_request_id(id);
+    if (at.has_value()) request.set_at_position(*at);
+    return inference_->Fork(&context, request, info);
+  };
+  for (int i = 0; i < 6; ++i) {  // ids on both shards
+    const std::string child = "child-" + std::to_string(i);
+    v1::StreamInfo first, again;
+    ASSERT_TRUE(fork(child, "f", std::nullopt, &first).ok());
+    client->Append("more" + child, "x");
+    ASSERT_TRUE(client->ReadUntilDone("more" + child));
+    ASSERT_TRUE(fork(child, "f", std::nullopt, &again).ok());
+    EXPECT_EQ(again.committed_position(), first.committed_position()) << "the parent went on";
+    EXPECT_EQ(fork(child, "other", std::nullopt, &again).error_code(),
+              grpc::StatusCode::ALREADY_EXISTS);
+  }
+  // An attempt that died: its half of a child is taken over.
+  int taken_over = 0;
+  for (int i = 0; i < 6; ++i) {
+    const std::string child = "half-" + std::to_string(i);
+    {
+      std::lock_guard lock(store_.mu);
+      FakeStore::Stream& half = store_.streams[child];
+      half.info.set_stream_id(child);
+      half.info.set_parent("parent");
+      half.info.set_forked_at(4);
+      half.info.set_request_id("f");
+      half.info.set_unfinished(true);
+    }
+    v1::StreamInfo info;
+    const grpc::Status status = fork(child, "f", 3, &info);
+    if (status.ok()) continue;  // on the parent's shard, where forks are never half
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::ALREADY_EXISTS);
+    EXPECT_THAT(status.error_message(), HasSubstr("forked at position 4, not at 3"));
+    ASSERT_TRUE(fork(child, "f", std::nullopt, &info).ok());
+    EXPECT_EQ(info.committed_position(), 4u);
+    EXPECT_EQ(info.parent(), "parent");
+    EXPECT_FALSE(info.unfinished());
+    ++taken_over;
+  }
+  EXPECT_GT(taken_over, 0);
+}
+
+TEST_F(GatewayWorld, RewindIsDoneOnceHoweverOftenItIsAsked) {
+  auto client = Open("s");
+  client->Append("a", "hello");
+  ASSERT_TRUE(client->ReadUntilDone("a"));
+  v1::RewindRequest rewind;
+  rewind.set_stream_id("s");
+  rewind.set_position(2);
+  v1::StreamInfo info;
+  const auto ask = [&] {
+    grpc::ClientContext context;
+    const grpc::Status status = inference_->Rewind(&context, rewind, &info);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+  };
+  // The gateway asks again by itself, under an id of its own.
+  shard_a_.lose_answer = shard_b_.lose_answer = true;
+  ask();
+  EXPECT_EQ(info.committed_position(), 2u);
+  EXPECT_EQ(shard_a_.rewinds + shard_b_.rewinds, 2);
+  EXPECT_EQ(info.rewinds_size(), 1) << "cut once";
+  rewind.set_request_id("r");
+  rewind.set_position(1);
+  ask();
+  auto later = Open("s", false);
+  later->Append("b", "newer");
+  ASSERT_TRUE(later->ReadUntilDone("b"));
+  const std::string owner = OwnerOf("s");
+  ASSERT_NE(owner, "");
+  ask();
+  EXPECT_EQ(info.committed_position(), 1u) << "what the first one did";
+  EXPECT_EQ(OwnerOf("s"), owner) << "the owner keeps it";
+  std::lock_guard lock(store_.mu);
+  EXPECT_EQ(store_.streams["s"].ids.size(), 6u);
 }
 
 TEST_F(GatewayWorld, SnapshotGoesToTheOwnerOrMakesOne) {

@@ -172,6 +172,74 @@ TEST_F(SessionTest, GenerationCutInTheMiddleGoesOnUnderItsRequestId) {
   EXPECT_TRUE(session_.idle());
 }
 
+TEST_F(SessionTest, OperationThatWasCutIsResumedNotReplayed) {
+  EXPECT_FALSE(session_.Attach(false).attach().open().resume());
+  Give(Opened(0, "w1"));
+  EXPECT_FALSE(session_.Attach(false).attach().open().resume()) << "nothing was under way";
+  Give(Opened(0, "w2"));
+  session_.AddRequest(Generate("g"));
+  EXPECT_FALSE(session_.Attach(false).attach().open().resume()) << "it was not sent yet";
+  Give(Opened(0, "w1"));
+  session_.NextToWorker();
+  Give(Tokens(1, 0, 4));
+  const v1::OpenStream again = session_.Attach(true).attach().open();
+  EXPECT_TRUE(again.resume());
+  EXPECT_EQ(again.after_position(), 4u);
+  Give(Opened(6, "w2"));
+  EXPECT_EQ(session_.NextToWorker()->run().base_position(), 0u);
+  Give(Tokens(1, 4, 6));
+  Give(Done(1, 10));
+  EXPECT_FALSE(session_.Attach(false).attach().open().resume());
+}
+
+TEST_F(SessionTest, HistoryThatWasAskedForIsReplayedBeforeAnythingIsResumed) {
+  v1::StreamRequest open = Open();
+  open.mutable_open()->set_after_position(2);
+  Session session(open, &counts_);
+  std::vector<v1::StreamReply> replies;
+  session.Attach(false);
+  ASSERT_TRUE(session.OnReply(Opened(9, "w1"), &replies).ok());
+  session.AddRequest(Generate("g"));
+  session.NextToWorker();
+  ASSERT_TRUE(session.OnReply(Tokens(0, 2, 3), &replies).ok());
+  const v1::OpenStream again = session.Attach(true).attach().open();
+  EXPECT_EQ(again.after_position(), 5u);
+  EXPECT_FALSE(again.resume()) << "positions 5 to 8 would be lost";
+}
+
+TEST_F(SessionTest, ClientThatResumesIsResumedUntilItsOperationIsDone) {
+  v1::StreamRequest open = Open();
+  open.mutable_open()->set_after_position(3);
+  open.mutable_open()->set_resume(true);
+  Session session(open, &counts_);
+  std::vector<v1::StreamReply> replies;
+  EXPECT_TRUE(session.Attach(false).attach().open().resume());
+  ASSERT_TRUE(session.OnReply(Opened(5, "w1"), &replies).ok());
+  EXPECT_TRUE(session.Attach(false).attach().open().resume()) << "its operation is still to come";
+  ASSERT_TRUE(session.OnReply(Opened(5, "w1"), &replies).ok());
+  session.AddRequest(Generate("g"));
+  session.NextToWorker();
+  ASSERT_TRUE(session.OnReply(Tokens(1, 3, 2), &replies).ok());
+  ASSERT_TRUE(session.OnReply(Done(1, 5), &replies).ok());
+  EXPECT_FALSE(session.Attach(false).attach().open().resume());
+}
+
+TEST_F(SessionTest, LastTextOfACancelledGenerationIsPassedOnOnce) {
+  session_.Attach(false);
+  Give(Opened(0, "w1"));
+  session_.AddRequest(Generate("g"));
+  session_.NextToWorker();
+  Give(Tokens(1, 0, 4));
+  v1::ServeReply last = Tokens(1, 4, 0);
+  last.mutable_tokens()->set_text("held");
+  EXPECT_EQ(Give(last).size(), 1u);
+  session_.Attach(true);  // the worker dies before its done
+  Give(Opened(4, "w2"));
+  session_.NextToWorker();
+  EXPECT_TRUE(Give(last).empty());
+  EXPECT_EQ(Give(Done(1, 4)).size(), 1u);
+}
+
 TEST_F(SessionTest, ReplayedTokensMustFollowOnWhatWasDelivered) {
   session_.Attach(false);
   Give(Opened(0, "w1"));

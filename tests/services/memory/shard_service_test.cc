@@ -157,6 +157,23 @@ TEST_F(ShardServiceTest, DamagedSnapshotsAreRefusedAndLeaveNothing) {
   EXPECT_TRUE(Put(good, &info).ok());
 }
 
+// A caller that waits for the verdict without ending its side is told at once.
+TEST_F(ShardServiceTest, BadMessageEndsAnUploadThatIsStillOpen) {
+  ASSERT_TRUE(Create("s").ok());
+  v1::AcquireReply owner;
+  ASSERT_TRUE(Acquire("s", "w", &owner).ok());
+  const Blob blob = MakeBlob("s", owner.epoch(), 0, 4096);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+  v1::SnapshotInfo info;
+  auto writer = stub_->PutSnapshot(&context, &info);
+  v1::PutSnapshotRequest request;
+  *request.mutable_header() = blob.header;
+  writer->Write(request);
+  writer->Write(request);  // no data
+  EXPECT_CALL_FAILS(writer->Finish(), INVALID_ARGUMENT, "carries no data");
+}
+
 TEST_F(ShardServiceTest, UploadsOutOfOrderAreRefused) {
   ASSERT_TRUE(Create("s").ok());
   v1::AcquireReply owner;

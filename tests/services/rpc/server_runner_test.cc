@@ -105,6 +105,24 @@ TEST(Tls, CertificateAndKeyGoTogetherAndMustExist) {
   EXPECT_THAT(std::string(server.status().message()), HasSubstr("no/such/cert.pem"));
 }
 
+TEST(Tls, HalfOfItIsNoPlainText) {
+  ServerOptions server = AnyPort();
+  server.tls_client_ca = "ca.pem";
+  EXPECT_EQ(CheckBind(server).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(CheckBind(server).message()), HasSubstr("--tls-client-ca: 'ca.pem'"));
+  const auto refused = [](const ChannelOptions& options, const char* words) {
+    const absl::Status status = MakeChannel("127.0.0.1:1", options).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(words));
+  };
+  refused({"", "cert.pem", "key.pem"}, "'cert.pem' needs --peer-tls-ca");
+  refused({"ca.pem", "cert.pem", ""}, "go together");
+  refused({"", "", "key.pem"}, "go together");
+  const std::string not_pem = ::testing::TempDir() + "not_pem";
+  std::ofstream(not_pem) << "words";
+  refused({not_pem, "", ""}, not_pem.c_str());
+}
+
 TEST(Channel, MalformedAddressIsRefused) {
   for (const char* address : {"", "host", "host:", ":1"}) {
     EXPECT_FALSE(MakeChannel(address).ok()) << address;

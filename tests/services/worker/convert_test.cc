@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <iterator>
+
 namespace lola::worker {
 namespace {
 
@@ -81,6 +84,53 @@ TEST(Convert, RecordsSurviveTheRoundTrip) {
   }
 }
 
+TEST(Convert, SelectionSettingsTravelBothWays) {
+  v1::LolaSettings message;
+  message.set_sinks(4);
+  message.set_cache_sharing("group");
+  message.set_adaptive_mass(0.9f);
+  message.set_cache_pairs_min(32);
+  message.set_score("relative_leave_one_out");
+  message.set_cache_dtype("float8");
+  auto settings = RequestedSettings(message, memory::LolaSettings::LifelongProfile());
+  ASSERT_TRUE(settings.ok() && settings->has_value()) << settings.status();
+  const memory::LolaSettings& s = **settings;
+  EXPECT_EQ(s.sinks, 4u);
+  EXPECT_EQ(s.cache_sharing, memory::CacheSharing::kGroup);
+  EXPECT_EQ(s.adaptive_mass, 0.9f);
+  EXPECT_EQ(s.cache_pairs_min, 32u);
+  EXPECT_EQ(s.score, memory::Score::kRelativeLeaveOneOut);
+  EXPECT_EQ(s.cache_dtype, kernels::Dtype::kFloat8);
+  auto again = RecordSettings(ToProto(s));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->ToString(), s.ToString());
+  EXPECT_EQ(again->Fingerprint(), s.Fingerprint());
+  // A zero that is asked for overrides the model's default.
+  v1::LolaSettings zero;
+  zero.set_sinks(0);
+  zero.set_adaptive_mass(0);
+  auto off = RequestedSettings(zero, s);
+  ASSERT_TRUE(off.ok() && off->has_value());
+  EXPECT_EQ((*off)->sinks, 0u);
+  EXPECT_EQ((*off)->adaptive_mass, 0.0f);
+  message.set_cache_sharing("everybody");
+  const absl::Status status = RequestedSettings(message, s).status();
+  EXPECT_NE(status.message().find("everybody"), std::string::npos) << status;
+}
+
+// A record written before these fields existed has none of them.
+TEST(Convert, RecordsOfTheFirstReleaseKeepTheirFingerprint) {
+  const memory::LolaSettings settings = memory::LolaSettings::LifelongProfile();
+  v1::LolaSettings old = ToProto(settings);
+  old.clear_sinks();
+  old.clear_cache_sharing();
+  old.clear_adaptive_mass();
+  old.clear_cache_pairs_min();
+  auto again = RecordSettings(old);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->Fingerprint(), settings.Fingerprint());
+}
+
 TEST(Convert, OperationsAreCheckedByName) {
   const auto tokenizer = engine::MakeByteTokenizer();
   v1::WorkerOp op;
@@ -98,6 +148,32 @@ TEST(Convert, OperationsAreCheckedByName) {
   op.mutable_generate()->set_max_tokens(0);
   const absl::Status status = GenerateFromProto(op).status();
   EXPECT_NE(status.message().find("max_tokens"), std::string::npos) << status;
+}
+
+// A SentencePiece-style vocabulary: a text that begins a stream gets <s> and a space sign in front,
+// one that goes on gets neither, wherever the operation says that it stands.
+TEST(Convert, TextGetsItsBeginningOnlyWhereTheStreamBegins) {
+  std::ifstream in(LOLA_SOURCE_DIR "/tests/testdata/tokenizer/sentencepiece.json");
+  const auto made = engine::ParseTokenizer(std::string(std::istreambuf_iterator<char>(in), {}));
+  ASSERT_TRUE(made.ok()) << made.status();
+  const engine::Tokenizer& tokenizer = **made;
+  const auto later = *tokenizer.Encode("memory", {false, {}});
+  auto first = *tokenizer.Encode("memory");
+  first.insert(first.begin(), *tokenizer.SpecialId("<s>"));
+  v1::WorkerOp op;
+  op.mutable_append()->set_text("memory");
+  auto open = AppendFromProto(op, tokenizer);
+  ASSERT_TRUE(open.ok()) << open.status();
+  EXPECT_EQ(open->ids, later);
+  EXPECT_EQ(open->ids_at_start, first);
+  op.set_has_base(true);
+  for (const uint64_t base : {0, 7}) {
+    op.set_base_position(base);
+    auto append = AppendFromProto(op, tokenizer);
+    ASSERT_TRUE(append.ok()) << append.status();
+    EXPECT_EQ(append->ids, base == 0 ? first : later);
+    EXPECT_EQ(append->ids_at_start, std::nullopt);
+  }
 }
 
 }  // namespace

@@ -70,12 +70,14 @@ struct Worker {
 // One Serve call, used like a gateway does.
 struct Session {
   Session(Worker& worker, const std::string& stream, bool takeover = false,
-          std::optional<uint64_t> after = std::nullopt) {
+          std::optional<uint64_t> after = std::nullopt,
+          v1::Durability durability = v1::DURABILITY_LOCAL) {
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
     call = worker.stub->Serve(&context);
     v1::ServeRequest request;
     request.mutable_attach()->mutable_open()->set_stream_id(stream);
     request.mutable_attach()->mutable_open()->set_create_if_missing(true);
+    request.mutable_attach()->mutable_open()->set_durability(durability);
     if (after) request.mutable_attach()->mutable_open()->set_after_position(*after);
     request.mutable_attach()->set_takeover(takeover);
     call->Write(request);
@@ -111,6 +113,7 @@ struct Session {
   // Reads until operation `seq` is done; false when the call ends before.
   bool Done(uint64_t seq, size_t enough_tokens = SIZE_MAX) {
     while (ids.size() < enough_tokens && Next()) {
+      token_replies += reply.tokens().ids_size() > 0 ? 1 : 0;
       for (int i = 0; i < reply.tokens().ids_size(); ++i) {
         EXPECT_EQ(reply.tokens().position() + uint64_t(i),
                   positions.empty() ? reply.tokens().position() : positions.back() + 1);
@@ -128,6 +131,7 @@ struct Session {
   v1::ServeReply reply;
   std::vector<int32_t> ids;
   std::vector<uint64_t> positions;
+  size_t token_replies = 0;
   std::optional<std::string> released;
 };
 
@@ -182,6 +186,22 @@ TEST_F(WorkerServiceTest, ServesAStream) {
   session.call->WritesDone();
   EXPECT_FALSE(session.Next());
   EXPECT_TRUE(session.call->Finish().ok());
+}
+
+// Without durability each token is ready by itself; those that find a message still under way leave
+// together behind it, and nothing is lost or doubled.
+TEST_F(WorkerServiceTest, TokensThatWaitForAMessageLeaveTogether) {
+  const std::vector<int32_t> expected = Undisturbed(300);
+  Worker worker(*shard_, "a:1");
+  Session session(worker, "s", false, std::nullopt, v1::DURABILITY_NONE);
+  ASSERT_TRUE(session.Opened());
+  session.Append(1, kText, 0);
+  ASSERT_TRUE(session.Done(1));
+  session.Generate(2, 300, kText.size());
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));  // a client that reads late
+  ASSERT_TRUE(session.Done(2));
+  EXPECT_EQ(session.ids, expected);
+  EXPECT_LT(session.token_replies, 300u);
 }
 
 TEST_F(WorkerServiceTest, AnotherWorkerGoesOnWhereOneVanished) {

@@ -61,9 +61,14 @@ inline EngineOptions SmallOptions() {
 // Lets a test break what the model computes.
 class BreakableRunner : public ModelRunner {
  public:
-  explicit BreakableRunner(size_t rows) : inner_(MakeModelRunner(TinyModel(), rows, 1)) {}
+  explicit BreakableRunner(std::unique_ptr<ModelRunner> inner) : inner_(std::move(inner)) {}
   const Model& model() const override { return inner_->model(); }
   size_t rows_max() const override { return inner_->rows_max(); }
+  bool samples() const override { return inner_->samples(); }
+  absl::StatusOr<std::unique_ptr<ResidentStates>> MakeStates(size_t slot_bytes, size_t slots,
+                                                             size_t copies) override {
+    return inner_->MakeStates(slot_bytes, slots, copies);
+  }
   absl::Status Step(std::span<Segment> segments) override {
     size_t rows = 0;
     for (const Segment& segment : segments) rows += segment.tokens.size();
@@ -211,9 +216,14 @@ class Client : public EventSink {
 
 // An engine with its backend. Destroying it is a crash.
 struct Worker {
+  using RunnerMaker = std::unique_ptr<ModelRunner> (*)(size_t rows);
+  static std::unique_ptr<ModelRunner> CpuRunner(size_t rows) {
+    return MakeModelRunner(TinyModel(), rows, 1);
+  }
+
   explicit Worker(std::shared_ptr<FakeStore> store, EngineOptions options = SmallOptions(),
-                  std::string name = "worker-a") {
-    auto made_runner = std::make_unique<BreakableRunner>(options.step_rows);
+                  std::string name = "worker-a", RunnerMaker make_runner = CpuRunner) {
+    auto made_runner = std::make_unique<BreakableRunner>(make_runner(options.step_rows));
     runner = made_runner.get();
     backend = std::make_shared<FakeBackend>(std::move(store), std::move(name));
     auto made = Engine::Create(options, std::move(made_runner), MakeByteTokenizer(), backend);
@@ -231,8 +241,9 @@ struct Worker {
     return session;
   }
   Session Open(const std::string& stream, bool takeover = false,
-               std::optional<uint64_t> after = std::nullopt) {
+               std::optional<uint64_t> after = std::nullopt, bool resume = false) {
     AttachRequest request;
+    request.resume = resume;
     request.stream_id = stream;
     request.create_if_missing = true;
     request.takeover = takeover;

@@ -24,6 +24,23 @@ TEST(Operations, ANewStreamAppendsAndGenerates) {
   EXPECT_EQ(store->Tokens("s"), all);
 }
 
+// The price of commit-before-release is counted for every token, not for every release.
+TEST(Operations, CommitWaitIsObservedPerToken) {
+  auto store = std::make_shared<FakeStore>();
+  Worker worker(store);
+  auto session = worker.Open("s");
+  worker.Append(session, 1, RandomText(20, 1));
+  ASSERT_TRUE(session.client->WaitDone(1));
+  store->unavailable = true;  // tokens gather behind one commit
+  worker.Generate(session, 2, 6);
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  store->unavailable = false;
+  ASSERT_TRUE(session.client->WaitDone(2));
+  const EngineStatistics now = worker.engine->statistics();
+  EXPECT_EQ(now.commit_wait_s.count(), 6u);
+  EXPECT_GT(now.commit_wait_s.sum, 0.03);  // the first token alone waited so long
+}
+
 TEST(Operations, RepeatingEverythingWithBasesChangesNothing) {
   auto store = std::make_shared<FakeStore>();
   Worker worker(store);
@@ -56,6 +73,21 @@ TEST(Operations, ALongerAppendOverItsOwnBeginningAddsTheRest) {
   worker.Append(session, 2, text, 0);
   ASSERT_TRUE(session.client->WaitDone(2));
   EXPECT_EQ(store->Tokens("s"), text);
+}
+
+// Tokens for the beginning of a stream count there only, said with a base or without.
+TEST(Operations, AnAppendMayHaveOtherTokensForTheBeginning) {
+  auto store = std::make_shared<FakeStore>();
+  Worker worker(store);
+  auto session = worker.Open("s");
+  const std::vector<int32_t> first = {1, 65, 66}, later = {65, 66};
+  worker.engine->Append(session.id, {1, std::nullopt, later, first});
+  worker.engine->Append(session.id, {2, std::nullopt, later, first});
+  worker.engine->Append(session.id, {3, 0, first});
+  worker.engine->Append(session.id, {4, 3, later, first});
+  ASSERT_TRUE(session.client->WaitDone(4));
+  EXPECT_EQ(store->Tokens("s"), (std::vector<int32_t>{1, 65, 66, 65, 66}));
+  EXPECT_EQ(session.client->done(1).appended_tokens, 3u);
 }
 
 TEST(Operations, OtherTokensAtTheSamePlaceAreRefusedWithBoth) {

@@ -1,43 +1,17 @@
 // What survives what: crashes, stolen ownership, damaged snapshots, shards that are away, numbers
 // that are none.
-#include "tests/services/engine/runtime/engine_testing.h"
+#include "tests/services/engine/runtime/undisturbed.h"
 
 namespace lola::engine {
 namespace {
 
-constexpr size_t kPrompt = 70;
-constexpr uint64_t kGenerated = 150;
-
-// The undisturbed run everything is compared with.
-std::vector<int32_t> Undisturbed() {
-  static const std::vector<int32_t> log = [] {
-    auto store = std::make_shared<FakeStore>();
-    Worker worker(store);
-    auto session = worker.Open("s");
-    worker.Append(session, 1, RandomText(kPrompt, 1), 0);
-    worker.Generate(session, 2, kGenerated, kPrompt);
-    EXPECT_TRUE(session.client->WaitDone(2));
-    return store->Tokens("s");
-  }();
-  return log;
-}
-
-std::string UndisturbedDigest() {
-  static const std::string digest = [] {
-    Worker worker(std::make_shared<FakeStore>());
-    auto session = worker.Open("s");
-    worker.Append(session, 1, Undisturbed());
-    EXPECT_TRUE(session.client->WaitDone(1));
-    return worker.Inspect("s")->state_digest;
-  }();
-  return digest;
-}
-
 TEST(Recovery, CrashesAtRandomMomentsLeaveNoTrace) {
   std::mt19937 random(5);
+  const std::vector<std::string> stops = NearlyStops();
   for (int round = 0; round < 12; ++round) {
     auto store = std::make_shared<FakeStore>();
     std::vector<Client::Token> received;
+    std::string text;
     int crashes = 0;
     for (bool done = false; !done;) {
       // Rounds differ in where snapshots are and in how far commits lag behind.
@@ -49,9 +23,10 @@ TEST(Recovery, CrashesAtRandomMomentsLeaveNoTrace) {
       auto session = worker.Open("s", /*takeover=*/true,
                                  store->Record("s").committed_position >= delivered
                                      ? std::optional<uint64_t>(delivered)
-                                     : std::nullopt);
+                                     : std::nullopt,
+                                 /*resume=*/true);
       worker.Append(session, 1, RandomText(kPrompt, 1), 0);
-      worker.Generate(session, 2, kGenerated, kPrompt);
+      worker.engine->Generate(session.id, Stopping(2, stops));
       if (crashes < 6) {
         std::this_thread::sleep_for(std::chrono::microseconds(random() % 20'000));
       } else {
@@ -60,6 +35,7 @@ TEST(Recovery, CrashesAtRandomMomentsLeaveNoTrace) {
       done = session.client->is_done(2);
       worker.engine.reset();  // no goodbye
       ++crashes;
+      text += session.client->text();
       for (const Client::Token& token : session.client->tokens()) {
         if (!received.empty()) {
           ASSERT_EQ(token.position, received.back().position + 1);
@@ -70,6 +46,7 @@ TEST(Recovery, CrashesAtRandomMomentsLeaveNoTrace) {
     const std::vector<int32_t> expected = Undisturbed();
     ASSERT_EQ(store->Tokens("s"), expected) << "round " << round;
     ASSERT_EQ(received.size(), kGenerated);
+    EXPECT_EQ(text, Joined(UndisturbedTexts(stops), 0)) << "round " << round;
     for (const Client::Token& token : received) EXPECT_EQ(token.id, expected[token.position]);
     Worker worker(store);
     worker.Open("s", /*takeover=*/true);

@@ -1,7 +1,6 @@
-// Timing for the kernel benchmarks: median of repetitions, and the machine's limits measured in the
-// same run, because this hardware's absolute speed changes with its neighbours.
-#ifndef LOLA_TESTS_BENCH_KERNELS_BENCH_TIMER_H_
-#define LOLA_TESTS_BENCH_KERNELS_BENCH_TIMER_H_
+// Timing for benchmarks of kernels: median of repetitions.
+#ifndef LOLA_TESTS_BENCH_SUPPORT_BENCH_TIMER_H_
+#define LOLA_TESTS_BENCH_SUPPORT_BENCH_TIMER_H_
 
 #include <time.h>
 
@@ -40,13 +39,6 @@ double MedianSeconds(Clock clock, double budget_s, const Fn& fn) {
   return seconds[seconds.size() / 2];
 }
 
-// Billions of float32 multiply-adds x 2 per second, registers only, on `threads` threads.
-double FmaLimitGflops(int threads, double budget_s);
-// The same for the bfloat16 dot instruction; 0 where the processor has none.
-double Bf16DotLimitGflops(int threads, double budget_s);
-// GB/s of reading a buffer larger than the caches, on `threads` threads.
-double ReadLimitGbps(int threads, double budget_s);
-
 }  // namespace lola::bench
 
-#endif  // LOLA_TESTS_BENCH_KERNELS_BENCH_TIMER_H_
+#endif  // LOLA_TESTS_BENCH_SUPPORT_BENCH_TIMER_H_

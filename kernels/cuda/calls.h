@@ -1,0 +1,103 @@
+// Parameters of the device operations (device.h). Pointers are device memory.
+#ifndef LOLA_KERNELS_CUDA_CALLS_H_
+#define LOLA_KERNELS_CUDA_CALLS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/tables.h"
+
+namespace lola::cuda {
+
+struct QueryParams {
+  const Row* rows;
+  const SegmentEntry* segments;
+  const float* qkv;           // [rows, (Hq + 2 Hkv) d]
+  const float* absolute_cos;  // [rows, d / 2]
+  const float* absolute_sin;
+  const float* map_q;  // [Hq, d, f] of this layer
+  float* queries;      // [rows, Hq, variants, d]
+  float* features;     // [rows, Hq, F]
+  Shape shape;
+  uint32_t variants;
+};
+
+struct PushParams {
+  const Tile* tiles;
+  const SegmentEntry* segments;
+  const float* qkv;
+  const float* absolute_cos;
+  const float* absolute_sin;
+  Shape shape;
+  uint32_t layer;
+};
+
+// Floats of one partial result of attention: largest logit, weight, sums.
+constexpr unsigned PartialFloats(unsigned head_dim) { return head_dim + 2; }
+
+struct AttendParams {
+  const Tile* tiles;
+  const SegmentEntry* segments;
+  const float* queries;   // [rows, Hq, variants, d]
+  const float* features;  // [rows, Hq, F]
+  float* partials;        // [rows, Hq, sections, d + 2]: largest logit, weight, sums
+  Shape shape;
+  Sections sections;
+  uint32_t variants;
+  uint32_t layer;
+  float scale;
+};
+
+struct CombineParams {
+  const Row* rows;
+  const SegmentEntry* segments;
+  const float* partials;
+  const float* gate;  // [Hq] of this layer
+  StepCounters* counters;
+  uint32_t* broken;  // [segments]: set to 1 when a row of the segment is not finite
+  Shape shape;
+  Sections sections;
+  uint32_t layer;
+};
+
+struct EventParams {
+  const Event* events;
+  const SegmentEntry* segments;
+  const float* map_k;  // [layers, Hq, d, f]
+  unsigned char* work;
+  StepCounters* counters;
+  uint32_t* broken;  // [segments]
+  Shape shape;
+  uint32_t pairs_max, chunk_max;
+};
+
+// Working memory of one head of one event.
+constexpr size_t EventBytesOf(uint32_t pairs_max, uint32_t chunk_max, uint32_t feature_dim) {
+  return (size_t(pairs_max) * 8 + size_t(chunk_max) * (feature_dim * 4 + 12) + 16 + 15) / 16 * 16;
+}
+
+// How one row is sampled; mirrors SamplingParams. `recent`: distinct ids.
+struct SampleRow {
+  float temperature, top_p, repetition_penalty;
+  uint32_t top_k;
+  uint32_t recent_begin, recent_count;  // into the list of recent ids
+  double uniform;                       // UniformAt(seed, position)
+};
+
+struct SampledRow {
+  int32_t id;  // -1: a logit is NaN or +infinity, or all are -infinity
+  float logprob;
+};
+
+struct SampleParams {
+  const float* logits;  // [rows, vocab]
+  float* adjusted;      // [rows, vocab], working memory
+  const SampleRow* rows;
+  const int32_t* recent;
+  SampledRow* out;
+  uint32_t vocab;
+};
+
+}  // namespace lola::cuda
+
+#endif  // LOLA_KERNELS_CUDA_CALLS_H_

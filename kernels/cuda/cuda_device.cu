@@ -1,0 +1,247 @@
+// The real device. Compiled into the plug-in; see device.h for the contract.
+#include <cstdio>
+#include <map>
+#include <mutex>
+
+#include "kernels/cuda/cuda_gemm.h"
+#include "kernels/cuda/plugin.h"
+
+#define LOLA_LAUNCH(kernel, grid, threads, shared_bytes, ...) \
+  kernel<<<grid, threads, shared_bytes, this->compute()>>>(__VA_ARGS__)
+
+#include "kernels/cuda/launches.h"
+
+namespace lola::cuda {
+namespace {
+
+class CudaBase : public Device {
+ public:
+  using GridSize = dim3;
+
+  ~CudaBase() override {
+    for (auto& [mark, event] : marks_) cudaEventDestroy(event);
+    for (auto& [id, graph] : graphs_) cudaGraphExecDestroy(graph);
+    if (queues_[0] != nullptr) cudaStreamDestroy(queues_[0]);
+    if (queues_[1] != nullptr) cudaStreamDestroy(queues_[1]);
+  }
+
+  // Empty = fine.
+  std::string Open(const DeviceOptions& options);
+
+  DeviceInfo info() const override {
+    MakeCurrent();
+    DeviceInfo info = info_;
+    size_t free = 0, total = 0;
+    if (cudaMemGetInfo(&free, &total) == cudaSuccess) info.free_bytes = free;
+    return info;
+  }
+  std::string error() const override {
+    std::lock_guard lock(mu_);
+    return error_;
+  }
+
+  void* Allocate(size_t bytes) override {
+    MakeCurrent();
+    void* data = nullptr;
+    if (cudaMalloc(&data, bytes) == cudaSuccess) return data;
+    cudaGetLastError();  // no room is an answer, not a failure
+    return nullptr;
+  }
+  void Free(void* data) override {
+    MakeCurrent();
+    Check(cudaFree(data), "free");
+  }
+  void* AllocatePinned(size_t bytes) override {
+    MakeCurrent();
+    void* data = nullptr;
+    if (cudaMallocHost(&data, bytes) == cudaSuccess) return data;
+    cudaGetLastError();
+    return nullptr;
+  }
+  void FreePinned(void* data) override { cudaFreeHost(data); }
+
+  void Upload(Queue queue, void* to, const void* from, size_t bytes) override {
+    if (!Ready() || bytes == 0) return;
+    Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, Stream(queue)), "upload");
+  }
+  void Download(Queue queue, void* to, const void* from, size_t bytes) override {
+    if (!Ready() || bytes == 0) return;
+    Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, Stream(queue)), "download");
+  }
+  void Zero(Queue queue, void* data, size_t bytes) override {
+    if (!Ready() || bytes == 0) return;
+    Check(cudaMemsetAsync(data, 0, bytes, Stream(queue)), "zero");
+  }
+
+  void CopyWithin(Queue queue, void* to, const void* from, size_t bytes) override {
+    if (!Ready() || bytes == 0) return;
+    Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, Stream(queue)), "copy");
+  }
+
+  Mark Record(Queue queue) override;
+  void WaitFor(Queue queue, Mark mark) override;
+  bool Done(Mark mark) override;
+  void WaitOnHost(Mark mark) override;
+
+  void BeginRecording() override {
+    if (!Ready()) return;
+    Check(cudaStreamBeginCapture(compute(), cudaStreamCaptureModeThreadLocal), "begin recording");
+  }
+  GraphId EndRecording() override;
+  void Replay(GraphId graph) override {
+    if (Ready()) Check(cudaGraphLaunch(graphs_.at(graph), compute()), "replay");
+  }
+  void Forget(GraphId graph) override {
+    const auto found = graphs_.find(graph);
+    if (found == graphs_.end()) return;
+    cudaGraphExecDestroy(found->second);
+    graphs_.erase(found);
+  }
+
+  void Gemm(const GemmCall& call) override {
+    if (call.rows == 0 || !Ready()) return;
+    const std::string failed = gemm_.Run(call, compute());
+    if (!failed.empty()) Fail(failed);
+  }
+
+  bool Ready() const {
+    MakeCurrent();
+    return error().empty();
+  }
+  void Launched() { Check(cudaGetLastError(), "launch"); }
+  cudaStream_t compute() const { return queues_[0]; }
+
+ private:
+  // CUDA's current device belongs to a host thread, and the thread that steps is not the one that
+  // opened. Costs nothing when it is current already.
+  void MakeCurrent() const { cudaSetDevice(index_); }
+  cudaStream_t Stream(Queue queue) const { return queues_[queue == Queue::kCompute ? 0 : 1]; }
+  void Fail(const std::string& what) {
+    std::lock_guard lock(mu_);
+    if (error_.empty()) error_ = info_.name + ": " + what;
+  }
+  void Check(cudaError_t status, const char* what) {
+    if (status != cudaSuccess) Fail(std::string(what) + ": " + cudaGetErrorString(status));
+  }
+  cudaEvent_t EventOf(Mark mark) const {
+    std::lock_guard lock(mu_);
+    const auto found = marks_.find(mark);
+    return found == marks_.end() ? nullptr : found->second;
+  }
+  void ForgetOldMarks();
+
+  int index_ = 0;
+  DeviceInfo info_;
+  cudaStream_t queues_[2] = {nullptr, nullptr};
+  CudaGemm gemm_;
+  std::map<GraphId, cudaGraphExec_t> graphs_;
+  GraphId last_graph_ = 0;
+  mutable std::mutex mu_;
+  std::string error_;                  // guarded by mu_
+  std::map<Mark, cudaEvent_t> marks_;  // guarded by mu_; finished ones are dropped in time
+  Mark last_mark_ = 0;                 // guarded by mu_
+};
+
+std::string CudaBase::Open(const DeviceOptions& options) {
+  int count = 0;
+  cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess) {
+    return std::string("no usable NVIDIA driver: ") + cudaGetErrorString(status);
+  }
+  if (options.index < 0 || options.index >= count) {
+    return "device " + std::to_string(options.index) + ": this machine has " +
+           std::to_string(count);
+  }
+  index_ = options.index;
+  cudaDeviceProp properties;
+  if (status == cudaSuccess) status = cudaSetDevice(options.index);
+  if (status == cudaSuccess) status = cudaGetDeviceProperties(&properties, options.index);
+  if (status == cudaSuccess) status = cudaStreamCreateWithFlags(&queues_[0], cudaStreamNonBlocking);
+  if (status == cudaSuccess) status = cudaStreamCreateWithFlags(&queues_[1], cudaStreamNonBlocking);
+  if (status != cudaSuccess) {
+    return "device " + std::to_string(options.index) + ": " + cudaGetErrorString(status);
+  }
+  if (properties.major < 8) {
+    return std::string(properties.name) + ": compute capability " +
+           std::to_string(properties.major) + "." + std::to_string(properties.minor) +
+           ", needed is 8.0";
+  }
+  info_.name = properties.name;
+  info_.backend = "cuda-sm" + std::to_string(properties.major * 10 + properties.minor);
+  info_.memory_bytes = properties.totalGlobalMem;
+  info_.processors = properties.multiProcessorCount;
+  info_.compute_major = properties.major;
+  info_.compute_minor = properties.minor;
+  return gemm_.Create(options.batch_invariant ? GemmPolicy::kInvariant : GemmPolicy::kFastest);
+}
+
+Mark CudaBase::Record(Queue queue) {
+  if (!Ready()) return 0;
+  ForgetOldMarks();
+  cudaEvent_t event = nullptr;
+  Check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "event");
+  if (event != nullptr) Check(cudaEventRecord(event, Stream(queue)), "event");
+  std::lock_guard lock(mu_);
+  marks_[++last_mark_] = event;
+  return last_mark_;
+}
+
+// A mark that is gone was done.
+void CudaBase::ForgetOldMarks() {
+  constexpr Mark kKept = 256;
+  std::lock_guard lock(mu_);
+  while (!marks_.empty() && marks_.begin()->first + kKept < last_mark_ &&
+         cudaEventQuery(marks_.begin()->second) == cudaSuccess) {
+    cudaEventDestroy(marks_.begin()->second);
+    marks_.erase(marks_.begin());
+  }
+}
+
+void CudaBase::WaitFor(Queue queue, Mark mark) {
+  if (!Ready()) return;
+  if (cudaEvent_t event = EventOf(mark)) {
+    Check(cudaStreamWaitEvent(Stream(queue), event, 0), "wait");
+  }
+}
+
+bool CudaBase::Done(Mark mark) {
+  cudaEvent_t event = EventOf(mark);
+  if (event == nullptr) return true;
+  const cudaError_t status = cudaEventQuery(event);
+  if (status == cudaErrorNotReady) return false;
+  Check(status, "query");
+  return true;
+}
+
+void CudaBase::WaitOnHost(Mark mark) {
+  if (cudaEvent_t event = EventOf(mark)) Check(cudaEventSynchronize(event), "device");
+}
+
+GraphId CudaBase::EndRecording() {
+  if (!Ready()) return 0;
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t ready = nullptr;
+  cudaError_t status = cudaStreamEndCapture(compute(), &graph);
+  if (status == cudaSuccess) status = cudaGraphInstantiate(&ready, graph, 0);
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  if (status != cudaSuccess) {
+    cudaGetLastError();
+    return 0;
+  }
+  graphs_[++last_graph_] = ready;
+  return last_graph_;
+}
+
+Device* Open(const DeviceOptions& options, char* error, size_t error_bytes) {
+  auto device = std::make_unique<KernelLaunches<CudaBase>>();
+  const std::string failed = device->Open(options);
+  if (failed.empty()) return device.release();
+  std::snprintf(error, error_bytes, "%s", failed.c_str());
+  return nullptr;
+}
+
+}  // namespace
+}  // namespace lola::cuda
+
+extern "C" const lola::cuda::PluginEntry lola_cuda_plugin_v1 = {lola::cuda::kPluginVersion,
+                                                                &lola::cuda::Open};

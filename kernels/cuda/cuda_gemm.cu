@@ -1,0 +1,123 @@
+#include <algorithm>
+
+#include "kernels/cuda/cuda_gemm.h"
+
+namespace lola::cuda {
+namespace {
+
+constexpr size_t kWorkspaceBytes = size_t{32} << 20;
+// Row-major output [rows, out] is a column-major out x rows matrix: W^T (in x out, transposed)
+// times X^T (in x rows). The invariant algorithm is the one chosen for this many rows.
+constexpr size_t kReferenceRows = 128;
+constexpr int kCandidates = 16;
+
+std::string Failed(const char* what, cublasStatus_t status) {
+  return std::string(what) + ": cuBLASLt status " + std::to_string(int(status));
+}
+
+}  // namespace
+
+// Descriptors of one product; freed on destruction.
+struct CudaGemm::Layouts {
+  cublasLtMatmulDesc_t operation = nullptr;
+  cublasLtMatrixLayout_t weights = nullptr, input = nullptr, output = nullptr;
+
+  cublasStatus_t Make(const GemmCall& call, size_t rows) {
+    const cudaDataType_t type = call.type == MatrixType::kFloat32 ? CUDA_R_32F : CUDA_R_16BF;
+    cublasStatus_t status = cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    const cublasOperation_t transposed = CUBLAS_OP_T;
+    if (status == CUBLAS_STATUS_SUCCESS) {
+      status = cublasLtMatmulDescSetAttribute(operation, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
+                                              sizeof(transposed));
+    }
+    if (status == CUBLAS_STATUS_SUCCESS) {
+      status = cublasLtMatrixLayoutCreate(&weights, type, call.in, call.out, int64_t(call.in));
+    }
+    if (status == CUBLAS_STATUS_SUCCESS) {
+      status = cublasLtMatrixLayoutCreate(&input, type, call.in, rows, int64_t(call.in));
+    }
+    if (status == CUBLAS_STATUS_SUCCESS) {
+      status = cublasLtMatrixLayoutCreate(&output, CUDA_R_32F, call.out, rows, int64_t(call.out));
+    }
+    return status;
+  }
+  ~Layouts() {
+    if (operation != nullptr) cublasLtMatmulDescDestroy(operation);
+    if (weights != nullptr) cublasLtMatrixLayoutDestroy(weights);
+    if (input != nullptr) cublasLtMatrixLayoutDestroy(input);
+    if (output != nullptr) cublasLtMatrixLayoutDestroy(output);
+  }
+};
+
+std::string CudaGemm::Create(GemmPolicy policy) {
+  policy_ = policy;
+  if (const cublasStatus_t status = cublasLtCreate(&handle_); status != CUBLAS_STATUS_SUCCESS) {
+    return Failed("cublasLtCreate", status);
+  }
+  if (const cudaError_t error = cudaMalloc(&workspace_, kWorkspaceBytes); error != cudaSuccess) {
+    return std::string("cuBLASLt workspace: ") + cudaGetErrorString(error);
+  }
+  return {};
+}
+
+CudaGemm::~CudaGemm() {
+  if (workspace_ != nullptr) cudaFree(workspace_);
+  if (handle_ != nullptr) cublasLtDestroy(handle_);
+}
+
+std::string CudaGemm::Choose(const GemmCall& call, size_t rows, cublasLtMatmulAlgo_t* algo) {
+  Layouts layouts;
+  cublasStatus_t status = layouts.Make(call, rows);
+  if (status != CUBLAS_STATUS_SUCCESS) return Failed("gemm descriptors", status);
+  cublasLtMatmulPreference_t preference = nullptr;
+  status = cublasLtMatmulPreferenceCreate(&preference);
+  if (status != CUBLAS_STATUS_SUCCESS) return Failed("gemm preference", status);
+  cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                       &kWorkspaceBytes, sizeof(kWorkspaceBytes));
+  if (policy_ == GemmPolicy::kInvariant) {
+    const uint32_t none = CUBLASLT_REDUCTION_SCHEME_NONE;  // no split sums
+    cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                         &none, sizeof(none));
+  }
+  cublasLtMatmulHeuristicResult_t results[kCandidates];
+  int found = 0;
+  status = cublasLtMatmulAlgoGetHeuristic(handle_, layouts.operation, layouts.weights,
+                                          layouts.input, layouts.output, layouts.output, preference,
+                                          kCandidates, results, &found);
+  cublasLtMatmulPreferenceDestroy(preference);
+  if (status != CUBLAS_STATUS_SUCCESS || found == 0) {
+    return Failed("no algorithm for a product", status) + ", out " + std::to_string(call.out) +
+           ", in " + std::to_string(call.in) + ", rows " + std::to_string(rows);
+  }
+  *algo = results[0].algo;
+  return {};
+}
+
+std::string CudaGemm::Run(const GemmCall& call, cudaStream_t stream) {
+  size_t bucket = 0;
+  if (policy_ == GemmPolicy::kFastest) {
+    for (bucket = 1; bucket < call.rows; bucket *= 2) {
+    }
+  }
+  const Key key{call.type, call.out, call.in, bucket, call.accumulate};
+  auto chosen = chosen_.find(key);
+  if (chosen == chosen_.end()) {
+    cublasLtMatmulAlgo_t algo;
+    std::string failed =
+        Choose(call, policy_ == GemmPolicy::kInvariant ? kReferenceRows : bucket, &algo);
+    if (!failed.empty()) return failed;
+    chosen = chosen_.emplace(key, algo).first;
+  }
+  Layouts layouts;
+  cublasStatus_t status = layouts.Make(call, call.rows);
+  if (status != CUBLAS_STATUS_SUCCESS) return Failed("gemm descriptors", status);
+  const float one = 1.0f, add = call.accumulate ? 1.0f : 0.0f;
+  status = cublasLtMatmul(handle_, layouts.operation, &one, call.weights, layouts.weights,
+                          call.input, layouts.input, &add, call.output, layouts.output, call.output,
+                          layouts.output, &chosen->second, workspace_, kWorkspaceBytes, stream);
+  if (status == CUBLAS_STATUS_SUCCESS) return {};
+  return Failed("product", status) + ", out " + std::to_string(call.out) + ", in " +
+         std::to_string(call.in) + ", rows " + std::to_string(call.rows);
+}
+
+}  // namespace lola::cuda

@@ -1,0 +1,126 @@
+// One accelerator as the engine sees it: memory, two queues, and the operations of a step. The real
+// one runs on CUDA and is loaded as a plug-in (plugin.h); the emulated one runs the same kernels on
+// the CPU, slowly, for tests.
+//
+// Everything enqueues and returns at once unless it says otherwise. The first failure is kept:
+// after it every call does nothing and error() tells. Not thread-safe, except AllocatePinned,
+// FreePinned, Done and WaitOnHost, which any thread may call.
+//
+// Pointers in the parameter structs are device memory. Results of an operation depend on its own
+// rows alone (kernels) or on the batch-invariant configuration of the matrix products (Gemm).
+#ifndef LOLA_KERNELS_CUDA_DEVICE_H_
+#define LOLA_KERNELS_CUDA_DEVICE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "kernels/cuda/calls.h"
+#include "kernels/cuda/tables.h"
+
+namespace lola::cuda {
+
+struct DeviceInfo {
+  std::string name;     // "NVIDIA H200", "emulation"
+  std::string backend;  // "cuda", "emulation": the instruction class of its results
+  uint64_t memory_bytes = 0;
+  uint64_t free_bytes = 0;
+  int processors = 0;
+  int compute_major = 0, compute_minor = 0;
+};
+
+// Work in one queue runs in order; the queues run beside each other.
+enum class Queue : uint8_t { kCompute, kCopy };
+
+// Type of weights and of the activations that meet them.
+enum class MatrixType : uint8_t { kFloat32, kBFloat16 };
+constexpr size_t MatrixBytes(MatrixType type) { return type == MatrixType::kFloat32 ? 4 : 2; }
+
+// output[rows, out] (+)= input[rows, in] weights[out, in]^T; sums in float32.
+struct GemmCall {
+  MatrixType type = MatrixType::kBFloat16;
+  const void* weights = nullptr;
+  const void* input = nullptr;
+  float* output = nullptr;
+  size_t rows = 0, out = 0, in = 0;
+  bool accumulate = false;
+};
+
+struct NormCall {
+  const float* x = nullptr;
+  const uint32_t* pick = nullptr;  // rows of x; null = row i is row i
+  const float* weight = nullptr;
+  float epsilon = 0;
+  uint32_t hidden = 0;
+  size_t rows = 0;
+  MatrixType type = MatrixType::kBFloat16;
+  void* out = nullptr;
+};
+
+// A recorded step of kernels. 0 = none.
+using GraphId = uint32_t;
+// A place in a queue. 0 = the beginning, always done.
+using Mark = uint64_t;
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual DeviceInfo info() const = 0;
+  // Empty while all is well; then what failed first, for people.
+  virtual std::string error() const = 0;
+
+  // Null when there is no room (that alone is not a failure). Device memory is 256-byte aligned.
+  virtual void* Allocate(size_t bytes) = 0;
+  virtual void Free(void* data) = 0;
+  virtual void* AllocatePinned(size_t bytes) = 0;
+  virtual void FreePinned(void* data) = 0;
+
+  // Host memory must stay as it is until the queue has passed.
+  virtual void Upload(Queue queue, void* to, const void* from, size_t bytes) = 0;
+  virtual void Download(Queue queue, void* to, const void* from, size_t bytes) = 0;
+  virtual void Zero(Queue queue, void* data, size_t bytes) = 0;
+  virtual void CopyWithin(Queue queue, void* to, const void* from, size_t bytes) = 0;
+
+  virtual Mark Record(Queue queue) = 0;
+  virtual void WaitFor(Queue queue, Mark mark) = 0;  // on the device: the host goes on
+  virtual bool Done(Mark mark) = 0;
+  virtual void WaitOnHost(Mark mark) = 0;
+
+  // What is enqueued on the compute queue between the two calls is recorded and not run. Only
+  // operations below may be recorded. 0 when recording failed; the failure is not kept.
+  virtual void BeginRecording() = 0;
+  virtual GraphId EndRecording() = 0;
+  virtual void Replay(GraphId graph) = 0;
+  virtual void Forget(GraphId graph) = 0;
+
+  // Operations, all on the compute queue.
+  virtual void Gemm(const GemmCall& call) = 0;
+  virtual void Embed(const Row* rows, size_t count, const void* table, MatrixType type,
+                     uint32_t hidden, float* x) = 0;
+  virtual void Norm(const NormCall& call) = 0;
+  virtual void Swiglu(const float* gate_up, size_t rows, uint32_t ffn, MatrixType type,
+                      void* out) = 0;
+  virtual void Queries(const QueryParams& params, size_t rows) = 0;
+  virtual void Push(const PushParams& params, size_t tiles) = 0;
+  // REQUIRES: head_dim is 16, 32, 64 or 128. `single`: every tile has one row.
+  virtual void Attend(const AttendParams& params, size_t tiles, bool single) = 0;
+  virtual void Combine(const CombineParams& params, const uint32_t* row_index, size_t rows,
+                       MatrixType type, void* out) = 0;
+  // A whole chunk event: score, discount, select, absorb, move, clear.
+  virtual void RunEvents(const EventParams& params, size_t events) = 0;
+  virtual void Sample(const SampleParams& params, size_t rows) = 0;
+};
+
+// Runs the kernels on the CPU; gemms are plain loops in one order. For tests.
+Device* NewEmulatedDevice(uint64_t memory_bytes);
+
+// Limits of the kernels.
+inline constexpr uint32_t kHeadDimMax = 128;
+inline constexpr uint32_t kFeatureDimMax = 256;
+inline constexpr uint32_t kEventPairsMax = 2048;  // cached and leaving pairs of one event
+inline constexpr uint32_t kChunkMax = 256;
+
+}  // namespace lola::cuda
+
+#endif  // LOLA_KERNELS_CUDA_DEVICE_H_

@@ -1,0 +1,158 @@
+// Launches of all kernels, shared by the real device and the emulation. The including file defines
+// LOLA_LAUNCH(kernel, grid, threads, shared_bytes, ...) and gives Grid three unsigned numbers.
+#ifndef LOLA_KERNELS_CUDA_LAUNCHES_H_
+#define LOLA_KERNELS_CUDA_LAUNCHES_H_
+
+#include "kernels/core/check.h"
+#include "kernels/cuda/attend.cuh"
+#include "kernels/cuda/combine.cuh"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/event.cuh"
+#include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/sample.cuh"
+#include "kernels/cuda/select.cuh"
+
+#ifndef LOLA_LAUNCH
+#error "define LOLA_LAUNCH before including launches.h"
+#endif
+
+namespace lola::cuda {
+
+// Kernel launches of a device; the memory and queue half is left to `Base`, which is a Device and
+// has `bool Ready()`: false after a failure, and `void Launched()`: called after every launch.
+template <typename Base>
+class KernelLaunches : public Base {
+ public:
+  using Base::Base;
+
+  void Embed(const Row* rows, size_t count, const void* table, MatrixType type, uint32_t hidden,
+             float* x) override {
+    if (!Start(count)) return;
+    if (type == MatrixType::kFloat32) {
+      LOLA_LAUNCH(EmbedKernel<float>, Grid(count), kRowThreads, 0, rows,
+                  static_cast<const float*>(table), hidden, x);
+    } else {
+      LOLA_LAUNCH(EmbedKernel<Bf16>, Grid(count), kRowThreads, 0, rows,
+                  static_cast<const Bf16*>(table), hidden, x);
+    }
+    this->Launched();
+  }
+
+  void Norm(const NormCall& c) override {
+    if (!Start(c.rows)) return;
+    if (c.type == MatrixType::kFloat32) {
+      LOLA_LAUNCH(NormKernel<float>, Grid(c.rows), kRowThreads, 128, c.x, c.pick, c.weight,
+                  c.epsilon, c.hidden, static_cast<float*>(c.out));
+    } else {
+      LOLA_LAUNCH(NormKernel<Bf16>, Grid(c.rows), kRowThreads, 128, c.x, c.pick, c.weight,
+                  c.epsilon, c.hidden, static_cast<Bf16*>(c.out));
+    }
+    this->Launched();
+  }
+
+  void Swiglu(const float* gate_up, size_t rows, uint32_t ffn, MatrixType type,
+              void* out) override {
+    if (!Start(rows)) return;
+    if (type == MatrixType::kFloat32) {
+      LOLA_LAUNCH(SwigluKernel<float>, Grid(rows), kRowThreads, 0, gate_up, ffn,
+                  static_cast<float*>(out));
+    } else {
+      LOLA_LAUNCH(SwigluKernel<Bf16>, Grid(rows), kRowThreads, 0, gate_up, ffn,
+                  static_cast<Bf16*>(out));
+    }
+    this->Launched();
+  }
+
+  void Queries(const QueryParams& p, size_t rows) override {
+    if (!Start(rows)) return;
+    const size_t shared = (p.shape.head_dim + p.shape.feature_dim / 2) * sizeof(float);
+    LOLA_LAUNCH(QueryKernel, Grid(rows, p.shape.query_heads), kRowThreads, shared, p);
+    this->Launched();
+  }
+
+  void Push(const PushParams& p, size_t tiles) override {
+    if (!Start(tiles)) return;
+    LOLA_LAUNCH(PushKernel, Grid(tiles, p.shape.kv_heads), kRowThreads, 0, p);
+    this->Launched();
+  }
+
+  void Attend(const AttendParams& p, size_t tiles, bool single) override {
+    if (!Start(tiles)) return;
+    switch (p.shape.head_dim) {
+      case 16:
+        return AttendOf<16>(p, tiles, single);
+      case 32:
+        return AttendOf<32>(p, tiles, single);
+      case 64:
+        return AttendOf<64>(p, tiles, single);
+      case 128:
+        return AttendOf<128>(p, tiles, single);
+      default:
+        LOLA_CHECK(false) << "head_dim " << p.shape.head_dim;
+    }
+  }
+
+  void Combine(const CombineParams& p, const uint32_t* row_index, size_t rows, MatrixType type,
+               void* out) override {
+    if (!Start(rows)) return;
+    const unsigned threads = (p.shape.head_dim + kWarpThreads - 1) / kWarpThreads * kWarpThreads;
+    if (type == MatrixType::kFloat32) {
+      LOLA_LAUNCH(CombineKernel<float>, Grid(rows, p.shape.query_heads), threads, 0, p, row_index,
+                  static_cast<float*>(out));
+    } else {
+      LOLA_LAUNCH(CombineKernel<Bf16>, Grid(rows, p.shape.query_heads), threads, 0, p, row_index,
+                  static_cast<Bf16*>(out));
+    }
+    this->Launched();
+  }
+
+  void RunEvents(const EventParams& p, size_t events) override {
+    if (!Start(events)) return;
+    const uint32_t d = p.shape.head_dim, f = p.shape.feature_dim / 2, heads = p.shape.query_heads;
+    const auto tiles = [](uint32_t pairs) { return (pairs + kEventPairs - 1) / kEventPairs; };
+    LOLA_LAUNCH(ScoreKernel, Grid(events, heads, tiles(p.pairs_max)), kEventThreads,
+                ScoreSharedFloats(d, f) * sizeof(float), p);
+    LOLA_LAUNCH(RedundancyKernel, Grid(events, heads, tiles(p.pairs_max)), kEventThreads,
+                RedundancySharedFloats(d) * sizeof(float), p);
+    LOLA_LAUNCH(SelectKernel, Grid(events, heads), kSelectThreads, SelectSharedBytes(p.pairs_max),
+                p);
+    LOLA_LAUNCH(DroppedFeaturesKernel, Grid(events, heads, tiles(p.chunk_max)), kEventThreads,
+                kEventPairs * (d + 3 * f) * sizeof(float), p);
+    LOLA_LAUNCH(AbsorbKernel, Grid(events, heads, p.shape.feature_dim / kSectionFeatures),
+                kEventThreads, p.chunk_max * kSectionFeatures * sizeof(float), p);
+    LOLA_LAUNCH(MoveKernel, Grid(events, heads), kEventThreads, 0, p);
+    LOLA_LAUNCH(ClearKernel, Grid(events, p.shape.kv_heads), kEventThreads, 0, p);
+    this->Launched();
+  }
+
+  void Sample(const SampleParams& p, size_t rows) override {
+    if (!Start(rows)) return;
+    LOLA_LAUNCH(SampleKernel, Grid(rows), kSampleThreads, SampleSharedBytes(), p);
+    this->Launched();
+  }
+
+ private:
+  bool Start(size_t count) { return count > 0 && this->Ready(); }
+
+  static auto Grid(size_t x, size_t y = 1, size_t z = 1) {
+    return typename Base::GridSize{static_cast<unsigned>(x), static_cast<unsigned>(y),
+                                   static_cast<unsigned>(z)};
+  }
+
+  template <unsigned D>
+  void AttendOf(const AttendParams& p, size_t tiles, bool single) {
+    const size_t sections = p.sections.cache + p.sections.window + p.sections.linear;
+    const auto grid = Grid(tiles, p.shape.query_heads, sections);
+    if (single) {
+      LOLA_LAUNCH((AttendKernel<D, 1>), grid, kAttendThreads, AttendSharedFloats(1, D) * 4, p);
+    } else {
+      LOLA_LAUNCH((AttendKernel<D, kTileRows>), grid, kAttendThreads,
+                  AttendSharedFloats(kTileRows, D) * 4, p);
+    }
+    this->Launched();
+  }
+};
+
+}  // namespace lola::cuda
+
+#endif  // LOLA_KERNELS_CUDA_LAUNCHES_H_

@@ -1,0 +1,172 @@
+// Kernels that treat every row of a step alike: embedding, norms, rotations, feature maps of
+// queries, writing keys and values into windows, SwiGLU.
+#ifndef LOLA_KERNELS_CUDA_ROWS_CUH_
+#define LOLA_KERNELS_CUDA_ROWS_CUH_
+
+#include "kernels/cuda/calls.h"
+#include "kernels/cuda/portable.h"
+#include "kernels/cuda/tables.h"
+
+namespace lola::cuda {
+
+inline constexpr unsigned kRowThreads = 128;
+
+// Position of (pair, dim) in blocked keys; see kernels/attend/attend.h.
+LOLA_DEVICE size_t KeyOffset(uint32_t row, uint32_t dim, uint32_t head_dim) {
+  return size_t(row / kKeyBlock) * kKeyBlock * head_dim + dim * kKeyBlock + row % kKeyBlock;
+}
+
+LOLA_DEVICE uint32_t RingRow(const Plan& plan, uint64_t position) {
+  if (plan.softmax) return uint32_t(position);
+  const uint64_t chunk = position / plan.chunk;
+  return uint32_t(chunk % plan.ring_chunks * plan.chunk_rows + position % plan.chunk);
+}
+
+// x[row] = embedding[token]. Grid: rows.
+template <typename W>
+LOLA_KERNEL EmbedKernel(const Row* rows, const W* embedding, uint32_t hidden, float* x) {
+  const W* from = embedding + size_t(rows[BlockX()].token) * hidden;
+  float* to = x + size_t(BlockX()) * hidden;
+  for (uint32_t i = ThreadX(); i < hidden; i += BlockSize()) to[i] = ToFloat(from[i]);
+}
+
+// out[i] = RMSNorm(x[pick[i]]) * weight; pick null = every row. Grid: rows.
+template <typename Out>
+LOLA_KERNEL NormKernel(const float* x, const uint32_t* pick, const float* weight, float epsilon,
+                       uint32_t hidden, Out* out) {
+  float* scratch = reinterpret_cast<float*>(SharedBytes());
+  const float* from = x + size_t(pick == nullptr ? BlockX() : pick[BlockX()]) * hidden;
+  float sum = 0;
+  for (uint32_t i = ThreadX(); i < hidden; i += BlockSize()) sum = fmaf(from[i], from[i], sum);
+  sum = BlockSum(sum, scratch);
+  const float scale = 1.0f / sqrtf(sum / float(hidden) + epsilon);
+  Out* to = out + size_t(BlockX()) * hidden;
+  for (uint32_t i = ThreadX(); i < hidden; i += BlockSize())
+    Put(to[i], from[i] * scale * weight[i]);
+}
+
+// out = silu(gate) * up; gate_up is [rows, 2 ffn]. Grid: rows.
+template <typename Out>
+LOLA_KERNEL SwigluKernel(const float* gate_up, uint32_t ffn, Out* out) {
+  const float* gate = gate_up + size_t(BlockX()) * 2 * ffn;
+  Out* to = out + size_t(BlockX()) * ffn;
+  for (uint32_t i = ThreadX(); i < ffn; i += BlockSize()) {
+    const float g = gate[i];
+    Put(to[i], g / (1.0f + expf(-g)) * gate[ffn + i]);
+  }
+}
+
+// Element `dim` of x rotated; x is one head's row.
+LOLA_DEVICE float Rotated(const float* x, const float* cos, const float* sin, uint32_t dim,
+                          uint32_t head_dim) {
+  const uint32_t half = head_dim / 2;
+  if (dim < half) return fmaf(-x[dim + half], sin[dim], x[dim] * cos[dim]);
+  return fmaf(x[dim - half], sin[dim - half], x[dim] * cos[dim - half]);
+}
+LOLA_DEVICE float Unrotated(const float* x, const float* cos, const float* sin, uint32_t dim,
+                            uint32_t head_dim) {
+  const uint32_t half = head_dim / 2;
+  if (dim < half) return fmaf(x[dim + half], sin[dim], x[dim] * cos[dim]);
+  return fmaf(-x[dim - half], sin[dim - half], x[dim] * cos[dim - half]);
+}
+
+// phi = max(concat(softmax(z), softmax(-z)), floor) for one row of z in shared memory, by one warp.
+LOLA_DEVICE void FeaturesOfWarp(const float* z, uint32_t map_dim, float* phi) {
+  const unsigned lane = ThreadX() % kWarpThreads;
+  float top = -INFINITY, bottom = INFINITY;
+  for (uint32_t j = lane; j < map_dim; j += kWarpThreads) {
+    top = fmaxf(top, z[j]);
+    bottom = fminf(bottom, z[j]);
+  }
+  top = WarpMax(top);
+  bottom = -WarpMax(-bottom);
+  float plus = 0, minus = 0;
+  for (uint32_t j = lane; j < map_dim; j += kWarpThreads) {
+    plus += expf(z[j] - top);
+    minus += expf(bottom - z[j]);
+  }
+  plus = WarpSum(plus);
+  minus = WarpSum(minus);
+  for (uint32_t j = lane; j < map_dim; j += kWarpThreads) {
+    phi[j] = fmaxf(expf(z[j] - top) / plus, 1e-12f);
+    phi[map_dim + j] = fmaxf(expf(bottom - z[j]) / minus, 1e-12f);
+  }
+}
+
+// Rotates a query for every chunk distance it needs, and maps its features as memory sees it.
+// Absolute positions: one variant. Constant: variant m for the chunk m back, the last for memory.
+// Grid: rows, query heads. Shared: (d + f) floats.
+LOLA_KERNEL QueryKernel(QueryParams p) {
+  const uint32_t d = p.shape.head_dim, f = p.shape.feature_dim / 2, head = BlockY();
+  const Row row = p.rows[BlockX()];
+  const Plan& plan = *p.segments[row.segment].plan;
+  const size_t stride = size_t(p.shape.query_heads + 2 * p.shape.kv_heads) * d;
+  const float* q = p.qkv + BlockX() * stride + head * d;
+  const size_t at = size_t(BlockX()) * p.shape.query_heads + head;
+  float* out = p.queries + at * p.variants * d;
+  float* memory_query = reinterpret_cast<float*>(SharedBytes());
+  float* z = memory_query + d;
+  const uint32_t distances = plan.constant_positions ? plan.window / plan.chunk + 1 : 0;
+  const uint32_t place = plan.constant_positions ? uint32_t(row.position % plan.chunk) : 0;
+  for (uint32_t i = ThreadX(); i < d; i += BlockSize()) {
+    for (uint32_t m = 0; m < distances; ++m) {
+      const size_t angle = size_t(place + m * plan.chunk) * (d / 2);
+      out[m * d + i] = Rotated(q, plan.distance_cos + angle, plan.distance_sin + angle, i, d);
+    }
+    const size_t angle = size_t(BlockX()) * (d / 2);
+    const float* cos = plan.constant_positions ? plan.memory_cos : p.absolute_cos + angle;
+    const float* sin = plan.constant_positions ? plan.memory_sin : p.absolute_sin + angle;
+    memory_query[i] = out[distances * d + i] = Rotated(q, cos, sin, i, d);
+  }
+  if (plan.softmax) return;
+  SyncThreads();
+  const float* map = p.map_q + size_t(head) * d * f;
+  for (uint32_t j = ThreadX(); j < f; j += BlockSize()) {
+    float sum = 0;
+    for (uint32_t i = 0; i < d; ++i) sum = fmaf(memory_query[i], map[i * f + j], sum);
+    z[j] = sum;
+  }
+  SyncThreads();
+  if (ThreadX() < kWarpThreads) FeaturesOfWarp(z, f, p.features + at * 2 * f);
+}
+
+template <typename T>
+LOLA_DEVICE void StorePair(unsigned char* keys, unsigned char* values, uint32_t row, uint32_t dim,
+                           uint32_t head_dim, float key, float value) {
+  Put(reinterpret_cast<T*>(keys)[KeyOffset(row, dim, head_dim)], key);
+  Put(reinterpret_cast<T*>(values)[size_t(row) * head_dim + dim], value);
+}
+
+// Writes the keys and values of a tile's rows into its stream's window. Constant positions: the key
+// is rotated by its place in the chunk. Grid: tiles, kv heads.
+LOLA_KERNEL PushKernel(PushParams p) {
+  const uint32_t d = p.shape.head_dim;
+  const Tile tile = p.tiles[BlockX()];
+  const SegmentEntry segment = p.segments[tile.segment];
+  const Plan& plan = *segment.plan;
+  const LayerPlace& place = plan.layers[p.layer];
+  const size_t stride = size_t(p.shape.query_heads + 2 * p.shape.kv_heads) * d;
+  const size_t row_bytes = d * (plan.cache_type == CacheType::kFloat32 ? 4 : 2);
+  unsigned char* keys = segment.record + place.window_k + BlockY() * plan.ring_rows * row_bytes;
+  unsigned char* values = segment.record + place.window_v + BlockY() * plan.ring_rows * row_bytes;
+  for (uint32_t n = ThreadX(); n < tile.rows * d; n += BlockSize()) {
+    const uint32_t row = n / d, i = n % d;
+    const uint64_t position = tile.position + row;
+    const float* k = p.qkv + (tile.first_row + row) * stride + (p.shape.query_heads + BlockY()) * d;
+    const size_t angle = plan.constant_positions ? size_t(position % plan.chunk) * (d / 2)
+                                                 : size_t(tile.first_row + row) * (d / 2);
+    const float* cos = plan.constant_positions ? plan.distance_cos : p.absolute_cos;
+    const float* sin = plan.constant_positions ? plan.distance_sin : p.absolute_sin;
+    const float key = Rotated(k, cos + angle, sin + angle, i, d);
+    const float value = k[size_t(p.shape.kv_heads) * d + i];
+    if (plan.cache_type == CacheType::kFloat32) {
+      StorePair<float>(keys, values, RingRow(plan, position), i, d, key, value);
+    } else {
+      StorePair<Bf16>(keys, values, RingRow(plan, position), i, d, key, value);
+    }
+  }
+}
+
+}  // namespace lola::cuda
+
+#endif  // LOLA_KERNELS_CUDA_ROWS_CUH_

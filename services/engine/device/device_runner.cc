@@ -1,0 +1,144 @@
+#include "services/engine/device/device_runner.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "kernels/core/check.h"
+#include "memory/stream/stream_state.h"
+#include "services/engine/device/device_arena.h"
+#include "services/engine/device/device_stepper.h"
+
+namespace lola::engine {
+namespace {
+
+// Slots on a device.
+class DeviceStates : public ResidentStates {
+ public:
+  DeviceStates(std::shared_ptr<cuda::Device> device, std::unique_ptr<DeviceArena> arena)
+      : device_(std::move(device)), arena_(std::move(arena)), taken_(arena_->slots()) {}
+
+  DeviceArena& arena() { return *arena_; }
+
+  absl::StatusOr<size_t> Acquire() override {
+    const auto free = std::find(taken_.begin(), taken_.end(), false);
+    if (free == taken_.end()) {
+      return absl::ResourceExhaustedError(absl::StrCat("slots: all ", taken_.size(), " in use"));
+    }
+    *free = true;
+    return size_t(free - taken_.begin());
+  }
+  void Release(size_t slot) override {
+    LOLA_CHECK(taken_.at(slot));
+    taken_[slot] = false;
+  }
+
+  absl::Status Reset(size_t slot, const memory::StateLayout& layout,
+                     const std::array<std::byte, 16>& model_fingerprint) override {
+    std::vector<std::byte> record(layout.stride_bytes());
+    memory::StreamState(&layout, record).Reset(model_fingerprint);
+    return arena_->Load(slot, record);
+  }
+  Staging Stage(size_t, size_t bytes) override {
+    std::byte* data = AllocateHost(bytes);
+    LOLA_CHECK(data != nullptr) << "staging of " << bytes << " bytes";
+    // The device outlives the memory: a download may still hold it when the engine is gone.
+    return {std::shared_ptr<void>(data, [device = device_](void* p) { device->FreePinned(p); }),
+            std::span(data, bytes)};
+  }
+  absl::Status Adopt(size_t slot, const Staging& staging) override {
+    return arena_->Load(slot, staging.bytes);
+  }
+  absl::StatusOr<StateCopy> Copy(size_t slot, std::span<std::byte> to) override {
+    absl::StatusOr<DeviceArena::Copy> copy = arena_->CopyOut(slot, to);
+    if (!copy.ok()) return copy.status();
+    return StateCopy([copy = *copy]() mutable { return copy.Wait(); });
+  }
+  std::byte* AllocateHost(size_t bytes) override {
+    return static_cast<std::byte*>(device_->AllocatePinned(bytes));
+  }
+  void FreeHost(std::byte* data) override { device_->FreePinned(data); }
+  std::span<std::byte> record(size_t, size_t) override { return {}; }
+
+ private:
+  const std::shared_ptr<cuda::Device> device_;
+  const std::unique_ptr<DeviceArena> arena_;
+  std::vector<bool> taken_;
+};
+
+class DeviceRunner : public ModelRunner {
+ public:
+  DeviceRunner(std::shared_ptr<const Model> model, std::shared_ptr<cuda::Device> device,
+               size_t rows_max)
+      : model_(std::move(model)), device_(std::move(device)), rows_max_(rows_max) {}
+
+  const Model& model() const override { return *model_; }
+  size_t rows_max() const override { return rows_max_; }
+  bool samples() const override { return true; }
+  std::string instruction_class() const override { return device_->info().backend; }
+  absl::Status CheckSettings(const memory::LolaSettings& settings) const override {
+    absl::Status status = model_->CheckSettings(settings);
+    return status.ok() ? CheckDeviceSettings(settings, model_->geometry()) : status;
+  }
+
+  absl::StatusOr<std::unique_ptr<ResidentStates>> MakeStates(size_t slot_bytes, size_t slots,
+                                                             size_t copies) override {
+    auto arena = DeviceArena::Create(device_.get(), slot_bytes, slots, copies);
+    if (!arena.ok()) return arena.status();
+    auto states = std::make_unique<DeviceStates>(device_, *std::move(arena));
+    auto stepper = DeviceStepper::Create(
+        model_, device_.get(), &states->arena(),
+        {.rows_max = rows_max_, .logits_rows_max = std::min<size_t>(rows_max_, 256)});
+    if (!stepper.ok()) return stepper.status();
+    stepper_ = *std::move(stepper);
+    return states;
+  }
+
+  absl::Status Step(std::span<Segment> segments) override {
+    LOLA_CHECK(stepper_ != nullptr) << "MakeStates comes first";
+    parts_.clear();
+    for (const Segment& segment : segments) {
+      LOLA_CHECK_LE(segment.logits_rows, 1u);
+      DeviceSegment part;
+      part.slot = segment.slot;
+      part.layout = segment.layout;
+      part.tokens = segment.tokens;
+      part.logits = segment.logits;
+      part.sampling = segment.sampling;
+      part.recent = segment.recent;
+      parts_.push_back(part);
+    }
+    memory::MemoryStats stats;
+    absl::Status status = stepper_->Step(parts_, &stats);
+    if (!status.ok()) return status;
+    // What is not finite is in the segment it belongs to; the counters are of all of them together.
+    stats.nonfinite_rows = stats.nonfinite_scores = 0;
+    if (!segments.empty() && segments[0].stats != nullptr) segments[0].stats->Merge(stats);
+    for (size_t i = 0; i < segments.size(); ++i) {
+      segments[i].status = parts_[i].status;
+      segments[i].sampled = parts_[i].sampled;
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  const std::shared_ptr<const Model> model_;
+  const std::shared_ptr<cuda::Device> device_;
+  const size_t rows_max_;
+  std::unique_ptr<DeviceStepper> stepper_;  // its arena belongs to the states, which live as long
+  std::vector<DeviceSegment> parts_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ModelRunner>> MakeDeviceRunner(std::shared_ptr<const Model> model,
+                                                              std::shared_ptr<cuda::Device> device,
+                                                              size_t rows_max) {
+  absl::Status fits = CheckDeviceSettings(model->default_settings(), model->geometry());
+  if (!fits.ok()) return fits;
+  return std::make_unique<DeviceRunner>(std::move(model), std::move(device), rows_max);
+}
+
+}  // namespace lola::engine

@@ -1,0 +1,243 @@
+// The step as a whole: admission, tables, results. The passes are in device_forward.cc.
+#include "services/engine/device/device_stepper.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/core/check.h"
+#include "kernels/rope/rope.h"
+#include "services/engine/device/stepper_buffers.h"
+
+namespace lola::engine {
+
+using cuda::Queue;
+
+absl::StatusOr<std::unique_ptr<DeviceStepper>> DeviceStepper::Create(
+    std::shared_ptr<const Model> model, cuda::Device* device, DeviceArena* arena,
+    const StepperOptions& options) {
+  if (options.rows_max == 0 || options.logits_rows_max == 0) {
+    return absl::InvalidArgumentError(absl::StrCat("rows_max: ", options.rows_max,
+                                                   ", logits_rows_max: ", options.logits_rows_max,
+                                                   ", must be at least 1"));
+  }
+  std::unique_ptr<DeviceStepper> stepper(
+      new DeviceStepper(std::move(model), device, arena, options));
+  absl::Status started = stepper->Start();
+  if (!started.ok()) return started;
+  return stepper;
+}
+
+DeviceStepper::DeviceStepper(std::shared_ptr<const Model> model, cuda::Device* device,
+                             DeviceArena* arena, const StepperOptions& options)
+    : model_(std::move(model)),
+      device_(device),
+      arena_(arena),
+      options_(options),
+      plans_(device, model_->rope_frequencies()),
+      b_(std::make_unique<Buffers>()) {
+  const memory::ModelGeometry& g = model_->geometry();
+  shape_ = {g.layers,   g.hidden,      g.query_heads, g.kv_heads,
+            g.head_dim, g.feature_dim, g.ffn,         g.vocab};
+}
+
+DeviceStepper::~DeviceStepper() {
+  for (const auto& [key, graph] : graphs_) device_->Forget(graph);
+}
+
+absl::Status DeviceStepper::Start() {
+  absl::Status status = weights_.Upload(*model_, device_);
+  if (status.ok()) status = b_->Allocate(device_, shape_, options_, weights_.type);
+  return status;
+}
+
+absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
+  active_.clear();
+  active_plans_.clear();
+  parts_.clear();
+  heads_.clear();
+  sections_ = {};
+  variants_ = 1;
+  pairs_max_ = chunk_max_ = 0;
+  for (DeviceSegment& segment : segments) {
+    LOLA_CHECK(segment.layout != nullptr && !segment.tokens.empty());
+    const absl::StatusOr<const DevicePlan*> plan = plans_.Find(*segment.layout);
+    segment.status = plan.status();
+    const memory::LolaSettings& settings = segment.layout->settings();
+    const uint64_t position = arena_->position(segment.slot);
+    for (size_t i = 0; segment.status.ok() && i < segment.tokens.size(); ++i) {
+      if (segment.tokens[i] >= 0 && uint32_t(segment.tokens[i]) < shape_.vocab) continue;
+      segment.status = absl::InvalidArgumentError(absl::StrCat(
+          "token ", i, ": id ", segment.tokens[i], ", must be 0 to ", shape_.vocab - 1));
+    }
+    if (segment.status.ok() && settings.mode == memory::Mode::kSoftmax &&
+        position + segment.tokens.size() > settings.window) {
+      segment.status = absl::ResourceExhaustedError(
+          absl::StrCat("softmax window: ", position, " + ", segment.tokens.size(),
+                       " tokens, it holds ", settings.window));
+    }
+    if (!segment.status.ok()) continue;
+    if (segment.logits != nullptr || segment.sampling != nullptr) {
+      heads_.push_back(uint32_t(active_.size()));
+    }
+    active_.push_back(&segment);
+    active_plans_.push_back(*plan);
+    parts_.push_back({&settings, position, uint32_t(segment.tokens.size())});
+    sections_.cache = std::max(sections_.cache, (*plan)->sections.cache);
+    sections_.window = std::max(sections_.window, (*plan)->sections.window);
+    sections_.linear = std::max(sections_.linear, (*plan)->sections.linear);
+    variants_ = std::max(variants_, (*plan)->variants);
+    pairs_max_ = std::max(pairs_max_, (*plan)->pairs_max);
+    if (settings.mode == memory::Mode::kLola) chunk_max_ = std::max(chunk_max_, settings.chunk);
+  }
+  const absl::StatusOr<bool> grown =
+      b_->Grow(device_, shape_, options_.rows_max, sections_, variants_);
+  if (!grown.ok()) return grown.status();
+  if (*grown) {
+    for (const auto& [key, graph] : graphs_) device_->Forget(graph);
+    graphs_.clear();
+  }
+  return absl::OkStatus();
+}
+
+// Angles of absolute positions, in float64 on the host: 10^9 is as exact as 0.
+void DeviceStepper::FillRotations() {
+  const size_t half = shape_.head_dim / 2;
+  size_t row = 0;
+  for (size_t i = 0; i < active_.size(); ++i) {
+    const memory::LolaSettings& settings = *parts_[i].settings;
+    const bool absolute = settings.mode == memory::Mode::kSoftmax ||
+                          settings.memory_positions == memory::MemoryPositions::kRotary;
+    if (absolute) {
+      kernels::FillRotationRows(model_->rope_frequencies(), parts_[i].position, parts_[i].rows,
+                                b_->cos.host + row * half, b_->sin.host + row * half);
+    }
+    row += parts_[i].rows;
+  }
+}
+
+// Rows beyond the real ones are padding: token 0 at position 0 of the spare record.
+void DeviceStepper::FillTables() {
+  const size_t rows = step_.rows.size(), r = options_.rows_max;
+  std::copy(step_.rows.begin(), step_.rows.end(), b_->rows.host);
+  std::copy(step_.tiles.begin(), step_.tiles.end(), b_->tiles.host);
+  std::copy(step_.wave_rows.begin(), step_.wave_rows.end(), b_->wave_rows.host);
+  size_t row = 0;
+  for (size_t i = 0; i < active_.size(); ++i) {
+    for (const int32_t token : active_[i]->tokens) b_->rows.host[row++].token = token;
+    b_->segments.host[i] = {arena_->record(active_[i]->slot), active_plans_[i]->plan};
+  }
+  b_->segments.host[r] = {arena_->spare(), active_plans_[0]->plan};
+  const size_t half = shape_.head_dim / 2;
+  for (size_t i = rows; step_.single && i < r; ++i) {
+    b_->rows.host[i] = {0, 0, uint32_t(r)};
+    b_->tiles.host[i] = {0, uint32_t(r), uint32_t(i), 1};
+    b_->wave_rows.host[i] = uint32_t(i);
+    std::fill_n(b_->cos.host + i * half, half, 1.0f);
+    std::fill_n(b_->sin.host + i * half, half, 0.0f);
+  }
+  FillRotations();
+  size_t at = 0;
+  for (uint32_t layer = 0; layer < shape_.layers; ++layer) {
+    for (cuda::Event event : step_.events) {
+      event.layer = layer;
+      b_->events.host[at++] = event;
+    }
+  }
+  std::vector<size_t> last_row(active_.size());
+  row = 0;
+  for (size_t i = 0; i < active_.size(); ++i) last_row[i] = (row += parts_[i].rows) - 1;
+  b_->recent_host.clear();
+  for (size_t n = 0; n < heads_.size(); ++n) {
+    const DeviceSegment& segment = *active_[heads_[n]];
+    b_->picks.host[n] = uint32_t(last_row[heads_[n]]);
+    cuda::SampleRow& sample = b_->samples.host[n];
+    sample = {0, 1, 1, 0, uint32_t(b_->recent_host.size()), 0, 0};
+    if (segment.sampling == nullptr) continue;
+    const SamplingParams& params = *segment.sampling;
+    const uint64_t position = parts_[heads_[n]].position + parts_[heads_[n]].rows;
+    sample = {params.temperature,
+              params.top_p,
+              params.repetition_penalty,
+              params.top_k,
+              uint32_t(b_->recent_host.size()),
+              0,
+              UniformAt(params.seed, position)};
+    if (params.repetition_penalty == 1.0f) continue;
+    const size_t count = std::min<size_t>(segment.recent.size(), params.repetition_window);
+    std::vector<int32_t> ids(segment.recent.end() - count, segment.recent.end());
+    std::sort(ids.begin(), ids.end());
+    ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+    sample.recent_count = uint32_t(ids.size());
+    b_->recent_host.insert(b_->recent_host.end(), ids.begin(), ids.end());
+  }
+}
+
+absl::Status DeviceStepper::Step(std::span<DeviceSegment> segments, memory::MemoryStats* stats) {
+  size_t rows = 0;
+  for (const DeviceSegment& segment : segments) rows += segment.tokens.size();
+  if (rows == 0 || rows > options_.rows_max) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("pass: ", rows, " rows, must be 1 to ", options_.rows_max));
+  }
+  absl::Status admitted = Admit(segments);
+  if (!admitted.ok()) return admitted;
+  if (active_.empty()) return absl::OkStatus();
+  step_.Build(parts_);
+  FillTables();
+  if (b_->recent.size() < b_->recent_host.size()) {
+    absl::Status status = b_->recent.Allocate(device_, 2 * b_->recent_host.size(), "recent tokens");
+    if (!status.ok()) return status;
+  }
+  device_->Upload(Queue::kCompute, b_->in.device(), b_->in.host(), b_->in.bytes());
+  if (!b_->recent_host.empty()) {
+    device_->Upload(Queue::kCompute, b_->recent.data(), b_->recent_host.data(),
+                    b_->recent_host.size() * sizeof(int32_t));
+  }
+  device_->Zero(Queue::kCompute, b_->out.device(), b_->out.bytes());
+  RunForward();
+  Heads();
+  if (step_.waves.size() == 1) {
+    RunEvents(0, uint32_t(step_.events.size()) * shape_.layers);
+  }
+  device_->Download(Queue::kCompute, b_->out.host(), b_->out.device(), b_->out.bytes());
+  device_->WaitOnHost(device_->Record(Queue::kCompute));
+  if (const std::string error = device_->error(); !error.empty()) {
+    return absl::UnavailableError(error);
+  }
+  Collect(stats);
+  return absl::OkStatus();
+}
+
+void DeviceStepper::Collect(memory::MemoryStats* stats) {
+  for (size_t i = 0; i < active_.size(); ++i) {
+    arena_->SetPosition(active_[i]->slot, parts_[i].position + parts_[i].rows);
+    if (b_->broken.host[i] != 0) {
+      active_[i]->status = absl::InternalError("layer memory: numbers that are not finite");
+    }
+  }
+  for (size_t n = 0; n < heads_.size(); ++n) {
+    DeviceSegment& segment = *active_[heads_[n]];
+    const cuda::SampledRow& sampled = b_->sampled.host[n];
+    if (sampled.id < 0 && segment.status.ok()) {
+      segment.status = absl::InternalError("logits: not finite");
+    }
+    segment.sampled = {sampled.id, sampled.logprob};
+  }
+  if (stats == nullptr) return;
+  const cuda::StepCounters& c = *b_->counters.host;
+  stats->tokens += step_.rows.size() * shape_.layers * shape_.kv_heads;
+  stats->events += c.events;
+  stats->admissions += c.admissions;
+  stats->displacements += c.displacements;
+  stats->absorptions += c.absorptions;
+  stats->nonfinite_scores += c.nonfinite_scores;
+  stats->nonfinite_rows += c.nonfinite_rows;
+  for (size_t i = 0; i < memory::kRecallErrorBuckets; ++i) {
+    stats->recall_error_histogram[i] += c.recall_errors[i];
+    stats->recall_error_count += c.recall_errors[i];
+  }
+  stats->recall_error_sum += double(c.recall_error_sum) * 0x1p-20;
+}
+
+}  // namespace lola::engine

@@ -1,0 +1,121 @@
+// Advances streams on a device: the same step as Model::Step, with the states in a DeviceArena.
+//
+// A step costs the host one upload of tables, one download of results, and one wait. Decode steps
+// (one row a stream) are recorded once per number of rows, rounded up, and replayed: streams join
+// and leave without a new recording. Not thread-safe.
+//
+// P2 holds within one kind of device and one GEMM policy; results agree with the CPU's to a
+// tolerance, not to the bit.
+#ifndef LOLA_SERVICES_ENGINE_DEVICE_DEVICE_STEPPER_H_
+#define LOLA_SERVICES_ENGINE_DEVICE_DEVICE_STEPPER_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <tuple>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/cuda/device.h"
+#include "memory/stream/statistics.h"
+#include "services/engine/device/device_arena.h"
+#include "services/engine/device/device_weights.h"
+#include "services/engine/device/plan_cache.h"
+#include "services/engine/device/step_plan.h"
+#include "services/engine/model.h"
+#include "services/engine/sampler.h"
+
+namespace lola::engine {
+
+// One stream's part of a step.
+struct DeviceSegment {
+  size_t slot = 0;  // of the arena
+  const memory::StateLayout* layout = nullptr;
+  std::span<const int32_t> tokens;  // at least one
+  float* logits = nullptr;  // out [vocab], host: those after the last token; null = unwanted
+
+  // Asks for a token after the last one.
+  const SamplingParams* sampling = nullptr;
+  std::span<const int32_t> recent;  // newest tokens of the stream
+
+  // Out.
+  SampledToken sampled;
+  absl::Status status;  // as Segment::status
+};
+
+struct StepperOptions {
+  size_t rows_max = 256;
+  size_t logits_rows_max = 256;                 // streams that sample or want logits in one step
+  size_t event_work_bytes = size_t{256} << 20;  // bounds how many chunk events run at once
+  bool record_decode = true;
+};
+
+class DeviceStepper {
+ public:
+  static absl::StatusOr<std::unique_ptr<DeviceStepper>> Create(std::shared_ptr<const Model> model,
+                                                               cuda::Device* device,
+                                                               DeviceArena* arena,
+                                                               const StepperOptions& options);
+  ~DeviceStepper();
+
+  const Model& model() const { return *model_; }
+  size_t rows_max() const { return options_.rows_max; }
+  uint64_t recordings() const { return recordings_; }
+  uint64_t replays() const { return replays_; }
+
+  // INVALID_ARGUMENT for a call that is wrong as a whole, UNAVAILABLE when the device failed (no
+  // state on it is to be trusted then). `stats` gets the counters of all segments together.
+  absl::Status Step(std::span<DeviceSegment> segments, memory::MemoryStats* stats);
+
+ private:
+  struct Buffers;
+  // What a recorded step depends on.
+  struct GraphKey {
+    size_t rows;
+    uint32_t cache, window, linear, variants;
+    auto Fields() const { return std::tie(rows, cache, window, linear, variants); }
+    bool operator<(const GraphKey& other) const { return Fields() < other.Fields(); }
+  };
+
+  DeviceStepper(std::shared_ptr<const Model> model, cuda::Device* device, DeviceArena* arena,
+                const StepperOptions& options);
+  absl::Status Start();
+  absl::Status Admit(std::span<DeviceSegment> segments);
+  void FillTables();
+  void FillRotations();
+  void Forward(size_t rows);
+  void Layer(uint32_t layer, size_t rows);
+  void AttendWave(uint32_t layer, const Wave& wave);
+  void Multiply(const DeviceWeights::Matrix& weights, const void* input, size_t rows, size_t out,
+                size_t in, float* output, bool accumulate);
+  void RunForward();
+  void RunEvents(uint32_t first, uint32_t count);
+  void Heads();
+  void Collect(memory::MemoryStats* stats);
+
+  const std::shared_ptr<const Model> model_;
+  cuda::Device* const device_;
+  DeviceArena* const arena_;
+  const StepperOptions options_;
+  cuda::Shape shape_;
+  DeviceWeights weights_;
+  PlanCache plans_;
+  std::unique_ptr<Buffers> b_;
+  std::map<GraphKey, cuda::GraphId> graphs_;
+  uint64_t recordings_ = 0, replays_ = 0;
+
+  // Of the step at hand.
+  std::vector<DeviceSegment*> active_;
+  std::vector<const DevicePlan*> active_plans_;
+  std::vector<StepPart> parts_;
+  StepPlan step_;
+  cuda::Sections sections_{};
+  uint32_t variants_ = 1, pairs_max_ = 0, chunk_max_ = 0;
+  std::vector<uint32_t> heads_;  // active segments that want logits or a token
+};
+
+}  // namespace lola::engine
+
+#endif  // LOLA_SERVICES_ENGINE_DEVICE_DEVICE_STEPPER_H_

@@ -1,0 +1,52 @@
+// Cuts a step into what device kernels work on: pieces of one chunk, waves of pieces, tiles of
+// rows, chunk events. Pure host arithmetic over positions; the same on every device. Not
+// thread-safe.
+#ifndef LOLA_SERVICES_ENGINE_DEVICE_STEP_PLAN_H_
+#define LOLA_SERVICES_ENGINE_DEVICE_STEP_PLAN_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/cuda/tables.h"
+#include "memory/stream/settings.h"
+
+namespace lola::engine {
+
+// One stream's part of a step.
+struct StepPart {
+  const memory::LolaSettings* settings = nullptr;
+  uint64_t position = 0;  // of the first row
+  uint32_t rows = 0;
+};
+
+// The n-th piece of every stream that has one. Tiles of a wave may run side by side; its events
+// follow, and the next wave follows them.
+struct Wave {
+  uint32_t first_tile = 0, tiles = 0;
+  uint32_t first_row = 0, rows = 0;      // into StepPlan::wave_rows
+  uint32_t first_event = 0, events = 0;  // into StepPlan::events
+};
+
+struct StepPlan {
+  std::vector<cuda::Row> rows;      // segment after segment; tokens are left 0
+  std::vector<cuda::Tile> tiles;    // wave after wave
+  std::vector<uint32_t> wave_rows;  // rows of the step, wave after wave
+  std::vector<cuda::Event> events;  // `layer` is left 0: the same for all layers
+  std::vector<Wave> waves;
+  bool single = true;  // every tile has one row
+
+  // Fills everything anew; keeps its memory.
+  void Build(std::span<const StepPart> parts);
+};
+
+// Sections attention needs for every stream with these settings at any position.
+cuda::Sections SectionsOf(const memory::LolaSettings& settings,
+                          const memory::ModelGeometry& geometry);
+// Forms of a query: one per chunk distance and one for memory.
+uint32_t VariantsOf(const memory::LolaSettings& settings);
+
+}  // namespace lola::engine
+
+#endif  // LOLA_SERVICES_ENGINE_DEVICE_STEP_PLAN_H_

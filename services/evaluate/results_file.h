@@ -1,0 +1,57 @@
+// The results of a run as JSON, in a file that a later run with the same arguments goes on with.
+// One thread at a time.
+#ifndef LOLA_SERVICES_EVALUATE_RESULTS_FILE_H_
+#define LOLA_SERVICES_EVALUATE_RESULTS_FILE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "services/evaluate/runner.h"
+
+namespace lola::evaluate {
+
+using NamedValues = std::vector<std::pair<std::string, std::string>>;
+
+struct RunHeader {
+  NamedValues arguments;  // Arguments(): must be equal to go on
+  NamedValues facts;      // Task::Facts()
+  RunSetup setup;         // fingerprint, dtype and settings must be equal to go on
+};
+
+class ResultsFile {
+ public:
+  // Reads the file when it is there; an empty path keeps everything in memory.
+  // FAILED_PRECONDITION naming the first argument that differs, with both values;
+  // INVALID_ARGUMENT for a file that is no results file.
+  static absl::StatusOr<std::unique_ptr<ResultsFile>> Open(const std::string& path,
+                                                           RunHeader header);
+
+  const std::vector<SampleResult>& results() const { return results_; }  // ascending index
+  bool Has(uint64_t index) const;
+  void Add(SampleResult result);
+  // Adds time and tokens of this run to what earlier ones took.
+  void AddEffort(uint64_t tokens, double seconds);
+  // Replaces the file whole: never half a file. OK without a path.
+  absl::Status Save() const;
+  std::string Text() const;  // the JSON
+
+ private:
+  ResultsFile(std::string path, RunHeader header)
+      : path_(std::move(path)), header_(std::move(header)) {}
+  absl::Status Read();
+
+  const std::string path_;
+  const RunHeader header_;
+  std::vector<SampleResult> results_;
+  uint64_t tokens_ = 0;
+  double seconds_ = 0.0;
+};
+
+}  // namespace lola::evaluate
+
+#endif  // LOLA_SERVICES_EVALUATE_RESULTS_FILE_H_
