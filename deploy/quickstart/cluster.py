@@ -15,6 +15,8 @@ import sys
 import time
 import urllib.request
 
+from ports import reserve_port
+
 PARTITIONS = 64
 START_SECONDS = 60
 
@@ -26,12 +28,6 @@ class StartError(Exception):
 def _plain_environment():
     """Without the environment twins of flags: what the caller has set must not change the show."""
     return {name: value for name, value in os.environ.items() if not name.startswith("LOLA_")}
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def partition_map(shard_addresses, partitions=PARTITIONS):
@@ -50,8 +46,8 @@ class Process:
 
     def __init__(self, name, program, folder):
         self.name = name
-        self.address = f"127.0.0.1:{free_port()}"
-        self.metrics = f"127.0.0.1:{free_port()}"
+        self.address = f"127.0.0.1:{reserve_port()}"
+        self.metrics = f"127.0.0.1:{reserve_port()}"
         self.log = pathlib.Path(folder) / f"{name}.log"
         self.arguments = []
         self._program = program

@@ -9,8 +9,8 @@ import urllib.parse
 import urllib.request
 
 import yaml
-from cluster import free_port
 from paths import DEPLOY
+from ports import reserve_port
 
 _JOBS = {"lola-gateway": "gateways", "lola-worker": "workers", "lola-memory": "shards"}
 
@@ -28,7 +28,7 @@ class Prometheus:
             job["static_configs"] = [{"targets": [p.metrics for p in processes]}]
         file = folder / "prometheus.yml"
         file.write_text(yaml.safe_dump(config))
-        self.url = f"http://127.0.0.1:{free_port()}"
+        self.url = f"http://127.0.0.1:{reserve_port()}"
         self.log = folder / "prometheus.log"
         with open(self.log, "wb") as log:
             self._child = subprocess.Popen(

@@ -12,7 +12,8 @@ import unittest
 import paths
 import grpc
 
-from cluster import Cluster, Process, free_port
+from cluster import Cluster, Process
+from ports import reserve_port
 import lola_client
 
 HOSTS = "subjectAltName=IP:127.0.0.1,DNS:localhost"
@@ -175,7 +176,7 @@ class TlsTest(unittest.TestCase):
 
     def test_half_given_flags_are_errors_that_name_them(self):
         cert, key = self.client_files
-        memory = ["--data", self.folder.name + "/unused", "--bind", f"127.0.0.1:{free_port()}"]
+        memory = ["--data", self.folder.name + "/unused", "--bind", f"127.0.0.1:{reserve_port()}"]
         text = self.program_fails("lola-memory", *memory, "--tls-client-ca", self.ours.ca)
         self.assertIn("--tls-client-ca", text)
         self.assertIn("--tls-cert", text)

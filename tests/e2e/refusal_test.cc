@@ -10,6 +10,7 @@
 
 #include "lola/v1/inference.grpc.pb.h"
 #include "tests/support/cluster.h"
+#include "tests/support/ports.h"
 
 namespace lola::testing {
 namespace {
@@ -149,7 +150,7 @@ TEST_F(RefusalTest, UnknownFlagAndUnknownConfigKeyAreErrors) {
 }
 
 TEST_F(RefusalTest, CommandLineTellsAnUnreachableEndpoint) {
-  const int port = PickFreePort();
+  const int port = ReservePort();
   const std::string endpoint = "127.0.0.1:" + std::to_string(port);
   const CommandResult result =
       RunProgram({Program("lola"), "ls", "--endpoint", endpoint}, std::chrono::seconds(30));

@@ -16,6 +16,7 @@
 
 #include "lola/v1/cluster.grpc.pb.h"
 #include "lola/v1/inference.grpc.pb.h"
+#include "tests/support/ports.h"
 
 namespace lola::testing {
 namespace {
@@ -55,12 +56,12 @@ Cluster::Cluster(ClusterOptions options)
         }
         return options;
       }()) {
-  for (int i = 0; i < options_.shards; ++i) shard_ports_.push_back(PickFreePort());
+  for (int i = 0; i < options_.shards; ++i) shard_ports_.push_back(ReservePort());
   for (int i = 0; i < options_.workers; ++i) {
-    worker_ports_.push_back(PickFreePort());
-    worker_metrics_ports_.push_back(PickFreePort());
+    worker_ports_.push_back(ReservePort());
+    worker_metrics_ports_.push_back(ReservePort());
   }
-  for (int i = 0; i < options_.gateways; ++i) gateway_ports_.push_back(PickFreePort());
+  for (int i = 0; i < options_.gateways; ++i) gateway_ports_.push_back(ReservePort());
   shards_.resize(shard_ports_.size());
   workers_.resize(worker_ports_.size());
   gateways_.resize(gateway_ports_.size());

@@ -1,10 +1,8 @@
 #include "tests/support/process.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -102,18 +100,6 @@ std::optional<int> ChildProcess::Wait(std::chrono::milliseconds timeout) {
     if (std::chrono::steady_clock::now() >= deadline) return std::nullopt;
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
-}
-
-int PickFreePort() {
-  const int handle = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (bind(handle, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) Fail("bind");
-  socklen_t length = sizeof(address);
-  if (getsockname(handle, reinterpret_cast<sockaddr*>(&address), &length) != 0) Fail("getsockname");
-  close(handle);
-  return ntohs(address.sin_port);
 }
 
 TempFolder::TempFolder() {

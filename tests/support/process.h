@@ -37,9 +37,6 @@ class ChildProcess {
   std::optional<int> status_;
 };
 
-// A loopback TCP port that was free a moment ago.
-int PickFreePort();
-
 // A fresh folder under the system's temporary folder, removed with the object.
 class TempFolder {
  public:
