@@ -23,7 +23,8 @@ const SnapshotRecord* FindEqual(const StreamRecord& record, const v1::PutSnapsho
   for (const SnapshotRecord& snapshot : record.snapshots()) {
     const v1::SnapshotInfo& info = snapshot.info();
     if (info.name() == header.name() && info.position() == header.position() &&
-        info.digest() == header.digest() && info.size_bytes() == header.size_bytes()) {
+        info.end_position() == header.end_position() && info.digest() == header.digest() &&
+        info.size_bytes() == header.size_bytes()) {
       return &snapshot;
     }
   }
@@ -170,10 +171,11 @@ class DownloadImpl : public SnapshotDownload {
 absl::Status StoreImpl::CheckSnapshot(const StreamEntry& stream,
                                       const v1::PutSnapshotHeader& header) {
   if (absl::Status status = CheckEpoch(stream, header.epoch()); !status.ok()) return status;
-  if (header.position() > stream.committed) {
-    return absl::OutOfRangeError(absl::StrCat("position: the snapshot is at ", header.position(),
-                                              ", stream ", memory::Quoted(header.stream_id()),
-                                              " ends at ", stream.committed));
+  if (const uint64_t end = std::max(header.position(), header.end_position());
+      end > stream.committed) {
+    return absl::OutOfRangeError(absl::StrCat(
+        end == header.position() ? "position" : "end_position", ": the snapshot is at ", end,
+        ", stream ", memory::Quoted(header.stream_id()), " ends at ", stream.committed));
   }
   if (header.name().empty() || FindEqual(stream.record, header) != nullptr) {
     return absl::OkStatus();
@@ -235,6 +237,7 @@ absl::StatusOr<v1::SnapshotInfo> StoreImpl::PublishSnapshot(const v1::PutSnapsho
     info.set_digest(header.digest());
     info.set_size_bytes(header.size_bytes());
     info.set_name(header.name());
+    info.set_end_position(header.end_position());
     info.set_created_unix_ms(options_.clock->UnixMs());
     snapshot.set_checksum(blob.checksum());
     const v1::SnapshotInfo published = info;

@@ -104,6 +104,8 @@ class Scheduler {
   void StartOps(const StreamPtr& s);
   bool StartAppend(const StreamPtr& s, Op& op);
   bool StartGenerate(const StreamPtr& s, Op& op);
+  void RestoreBelowEnd(const StreamPtr& s);
+  static uint64_t SettledPosition(const Stream& s, const Op& op);
   bool StartSettled(const StreamPtr& s, Op& op);
   bool NeedLog(const StreamPtr& s, Op& op, uint64_t from, uint64_t to);
   void FetchLog(const StreamPtr& s, Op* op, uint64_t from, uint64_t to);

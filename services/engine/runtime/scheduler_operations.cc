@@ -257,13 +257,16 @@ bool Scheduler::StartGenerate(const StreamPtr& s, Op& op) {
     SampleNext(s, op, logits);
     return op.stage != Op::Stage::kGenerating;
   }
-  // The state has consumed the last token and its logits are gone (a rewind to a snapshot at the
-  // very end): come back from an earlier state.
+  RestoreBelowEnd(s);  // the state has consumed the last token and its logits are gone
+  return false;
+}
+
+// Comes back from an earlier state, to stand before the last token again.
+void Scheduler::RestoreBelowEnd(const StreamPtr& s) {
   s->restore_below_end = true;
   DropSlot(s);
   s->phase = Phase::kParked;
   NeedSlot(s);
-  return false;
 }
 
 // Tokens of this generation that are logged already. True when they end it.
@@ -308,7 +311,13 @@ void Scheduler::FailOp(Op& op, absl::Status status) {
   op.stage = Op::Stage::kFailed;
 }
 
-// Snapshot and inspect look at the state after everything committed. True when done.
+// Where the state must stand for a snapshot or an inspection. Inspect shows the whole past. A
+// snapshot leaves the last token out: whoever restores it feeds that token and has logits at once.
+uint64_t Scheduler::SettledPosition(const Stream& s, const Op& op) {
+  return op.kind == Op::Kind::kSnapshot && s.end > 1 ? s.end - 1 : s.end;
+}
+
+// Once everything is committed and the state stands there. True when done.
 bool Scheduler::StartSettled(const StreamPtr& s, Op& op) {
   if (op.kind == Op::Kind::kSnapshot && s->end == 0) {
     op.on_snapshot(absl::FailedPreconditionError("snapshot: the stream has no tokens"));
@@ -316,7 +325,12 @@ bool Scheduler::StartSettled(const StreamPtr& s, Op& op) {
     return true;
   }
   op.stage = Op::Stage::kSettling;
-  if (s->consumed < s->end || s->committed < s->end) return false;
+  const uint64_t position = SettledPosition(*s, op);
+  if (s->consumed < position || s->committed < s->end) return false;
+  if (s->consumed > position) {  // after an inspection
+    RestoreBelowEnd(s);
+    return false;
+  }
   op.end = s->end;
   if (op.kind == Op::Kind::kInspect) {
     op.on_inspect(InspectNow(*s, op));

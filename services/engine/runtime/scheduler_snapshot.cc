@@ -36,6 +36,7 @@ bool Scheduler::BeginSnapshot(const StreamPtr& s, std::string name,
   job->stream_id = s->id;
   job->epoch = s->epoch;
   job->position = s->consumed;
+  if (!name.empty()) job->end_position = s->end;
   job->name = std::move(name);
   job->identity = s->identity;
   job->layout = s->layout;

@@ -12,7 +12,7 @@ bool Scheduler::WantsLogits(const Stream& s) const {
   if (s.phase != Phase::kReady) return false;
   const Op* op = s.active();
   if (op == nullptr) return false;
-  if (op->stage == Op::Stage::kSettling) return true;
+  if (op->stage == Op::Stage::kSettling) return SettledPosition(s, *op) == s.end;
   if (op->stage != Op::Stage::kGenerating || op->cancelled) return false;
   auto found = attachments_.find(op->attachment);
   if (found == attachments_.end()) return false;

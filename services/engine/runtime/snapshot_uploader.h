@@ -34,6 +34,7 @@ struct SnapshotJob {
   uint64_t epoch = 0;
   uint64_t position = 0;
   std::string name;
+  uint64_t end_position = 0;  // of a named one
   uint32_t attempts = 0;
   std::function<void(absl::StatusOr<SnapshotRecord>)> done;
 

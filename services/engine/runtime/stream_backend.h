@@ -44,6 +44,7 @@ struct SnapshotRecord {
   uint64_t size_bytes = 0;
   std::string name;  // empty = automatic
   int64_t created_unix_ms = 0;
+  uint64_t end_position = 0;  // named: the stream's length it stands for; 0 = `position`
 };
 
 struct StreamRecord {
@@ -120,8 +121,9 @@ struct PutSnapshotRequest {
   std::string stream_id;
   uint64_t epoch = 0;
   uint64_t position = 0;
-  std::string digest;  // 16 bytes
-  std::string name;    // empty = automatic
+  std::string digest;         // 16 bytes
+  std::string name;           // empty = automatic
+  uint64_t end_position = 0;  // as SnapshotRecord's
   std::shared_ptr<const SnapshotBlob> blob;
 };
 

@@ -277,7 +277,41 @@ TEST(Recovery, AfterPositionBringsTheWholeLogThenLive) {
   EXPECT_TRUE(absl::IsFailedPrecondition(refused.client->WaitError()));
 }
 
-TEST(Recovery, AStreamRewoundToASnapshotAtItsVeryEndStillGenerates) {
+// The log before the snapshot is gone: nothing but the snapshot and the last token can bring the
+// stream back, however long it is.
+TEST(Recovery, AStreamRewoundToItsNamedSnapshotGeneratesAtOnce) {
+  constexpr uint64_t kPrompt = 5000;
+  for (const bool inspected : {false, true}) {
+    auto store = std::make_shared<FakeStore>();
+    std::vector<int32_t> first;
+    {
+      Worker worker(store);
+      auto session = worker.Open("s");
+      worker.Append(session, 1, RandomText(kPrompt, 1));
+      ASSERT_TRUE(session.client->WaitDone(1));
+      if (inspected) ASSERT_TRUE(worker.Inspect("s").ok());
+      const auto snapshot = worker.Snapshot("s", "mark");
+      ASSERT_TRUE(snapshot.ok()) << snapshot.status();
+      EXPECT_EQ(snapshot->end_position, kPrompt);
+      worker.Generate(session, 2, 400);
+      ASSERT_TRUE(session.client->WaitDone(2));
+      first = session.client->ids();
+      ASSERT_TRUE(worker.Release("s", "").ok());
+    }
+    store->Rewind("s", kPrompt);
+    ASSERT_EQ(store->Record("s").snapshots.size(), 1u);
+    store->Trim("s", kPrompt - 1 - kRepetitionWindowMax);
+    Worker worker(store);
+    auto session = worker.Open("s");
+    EXPECT_EQ(session.client->opened().restore.reused_tokens, kPrompt - 1);
+    EXPECT_EQ(session.client->opened().restore.replayed_tokens, 0u);
+    worker.Generate(session, 1, 400);
+    ASSERT_TRUE(session.client->WaitDone(1));
+    EXPECT_EQ(session.client->ids(), first);
+  }
+}
+
+TEST(Recovery, AStreamInspectedAtItsEndThenDemotedGoesOnFromBelow) {
   auto store = std::make_shared<FakeStore>();
   std::vector<int32_t> first;
   {
@@ -285,20 +319,20 @@ TEST(Recovery, AStreamRewoundToASnapshotAtItsVeryEndStillGenerates) {
     auto session = worker.Open("s");
     worker.Append(session, 1, RandomText(500, 1));
     ASSERT_TRUE(session.client->WaitDone(1));
-    ASSERT_TRUE(worker.Snapshot("s", "mark").ok());
-    worker.Generate(session, 2, 400);
-    ASSERT_TRUE(session.client->WaitDone(2));
-    first = session.client->ids();
-    ASSERT_TRUE(worker.Release("s", "").ok());
+    ASSERT_TRUE(worker.Inspect("s").ok());
+    ASSERT_TRUE(worker.Release("s", "").ok());  // its automatic snapshot is at the very end
   }
-  store->Rewind("s", 500);
-  ASSERT_EQ(store->Record("s").snapshots.size(), 1u);
   Worker worker(store);
   auto session = worker.Open("s");
   EXPECT_EQ(session.client->opened().restore.reused_tokens, 500u);
   worker.Generate(session, 1, 400);
   ASSERT_TRUE(session.client->WaitDone(1));
-  EXPECT_EQ(session.client->ids(), first);
+  Worker fresh(std::make_shared<FakeStore>());
+  auto undisturbed = fresh.Open("s");
+  fresh.Append(undisturbed, 1, RandomText(500, 1));
+  fresh.Generate(undisturbed, 2, 400);
+  ASSERT_TRUE(undisturbed.client->WaitDone(2));
+  EXPECT_EQ(session.client->ids(), undisturbed.client->ids());
 }
 
 TEST(Recovery, SnapshotsThatCannotBeWrittenCostReplayNotData) {
