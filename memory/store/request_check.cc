@@ -123,15 +123,9 @@ absl::Status CheckSnapshotHeader(const v1::PutSnapshotHeader& header) {
     return InvalidArgumentError(
         StrCat("size_bytes: is ", header.size_bytes(), ", wants 1 to ", memory::kSnapshotBytesMax));
   }
-  if (header.end_position() != 0) {
-    if (header.name().empty()) {
-      return InvalidArgumentError(
-          StrCat("end_position: is ", header.end_position(), ", but the snapshot has no name"));
-    }
-    if (header.end_position() < header.position()) {
-      return InvalidArgumentError(StrCat("end_position: is ", header.end_position(),
-                                         ", before position ", header.position()));
-    }
+  if (header.state_position() > header.position()) {
+    return InvalidArgumentError(StrCat("state_position: is ", header.state_position(),
+                                       ", behind position ", header.position()));
   }
   if (header.name().empty()) return absl::OkStatus();
   return memory::ValidateSnapshotName(header.name());

@@ -10,11 +10,6 @@
 namespace lola::store {
 namespace {
 
-void MakeAutomatic(v1::SnapshotInfo* snapshot) {
-  snapshot->clear_name();
-  snapshot->clear_end_position();
-}
-
 // Leaves the segments that end at or before `position`, the last one cut there.
 void CutLog(uint64_t position, StreamRecord* record) {
   auto* log = record->mutable_log();
@@ -22,17 +17,9 @@ void CutLog(uint64_t position, StreamRecord* record) {
   if (log->size() > 0) log->rbegin()->set_upto(position);
 }
 
-uint64_t EndOf(const v1::SnapshotInfo& snapshot) {
-  return std::max(snapshot.position(), snapshot.end_position());
-}
-
-// As CutLog for snapshots. A named one whose last token goes loses its name: it stands for a
-// stream that is no more, but its state is as good as any.
+// As CutLog for snapshots.
 void CutSnapshots(uint64_t position, StreamRecord* record) {
   auto* list = record->mutable_snapshots();
-  for (auto& snapshot : *list) {
-    if (EndOf(snapshot.info()) > position) MakeAutomatic(snapshot.mutable_info());
-  }
   list->erase(std::remove_if(list->begin(), list->end(),
                              [&](const auto& s) { return s.info().position() > position; }),
               list->end());
@@ -74,7 +61,7 @@ StreamRecord MakeChild(const StreamRecord& parent, uint64_t position, size_t sna
   const int spare = list->size() - int(snapshots_kept);
   if (spare > 0) list->DeleteSubrange(0, spare);
   // Names belong to the parent; for the child these are automatic.
-  for (auto& snapshot : *list) MakeAutomatic(snapshot.mutable_info());
+  for (auto& snapshot : *list) snapshot.mutable_info()->clear_name();
   return child;
 }
 
@@ -230,7 +217,7 @@ absl::StatusOr<uint64_t> StoreImpl::RewindTarget(const StreamEntry& stream,
           absl::StrCat("snapshot_name: stream ", memory::Quoted(request.stream_id()),
                        " has no snapshot ", memory::Quoted(request.snapshot_name())));
     }
-    position = EndOf(found->info());
+    position = found->info().position();
   } else if (request.to_case() != v1::RewindStreamRequest::kPosition) {
     return absl::InvalidArgumentError("to: neither position nor snapshot_name is given");
   }

@@ -18,12 +18,16 @@ const SnapshotRecord* FindByName(const StreamRecord& record, const std::string& 
   return nullptr;
 }
 
+uint64_t StatePosition(const v1::PutSnapshotHeader& header) {
+  return header.state_position() > 0 ? header.state_position() : header.position();
+}
+
 // The same call once more: name, position and state are equal.
 const SnapshotRecord* FindEqual(const StreamRecord& record, const v1::PutSnapshotHeader& header) {
   for (const SnapshotRecord& snapshot : record.snapshots()) {
     const v1::SnapshotInfo& info = snapshot.info();
     if (info.name() == header.name() && info.position() == header.position() &&
-        info.end_position() == header.end_position() && info.digest() == header.digest() &&
+        info.state_position() == header.state_position() && info.digest() == header.digest() &&
         info.size_bytes() == header.size_bytes()) {
       return &snapshot;
     }
@@ -123,7 +127,7 @@ class UploadImpl : public SnapshotUpload {
                                                      " bytes came"));
     }
     return check_ == nullptr ? absl::OkStatus()
-                             : check_->Finish(header_.position(), header_.digest());
+                             : check_->Finish(StatePosition(header_), header_.digest());
   }
 
   absl::Status Refuse(absl::Status status) {
@@ -171,11 +175,10 @@ class DownloadImpl : public SnapshotDownload {
 absl::Status StoreImpl::CheckSnapshot(const StreamEntry& stream,
                                       const v1::PutSnapshotHeader& header) {
   if (absl::Status status = CheckEpoch(stream, header.epoch()); !status.ok()) return status;
-  if (const uint64_t end = std::max(header.position(), header.end_position());
-      end > stream.committed) {
-    return absl::OutOfRangeError(absl::StrCat(
-        end == header.position() ? "position" : "end_position", ": the snapshot is at ", end,
-        ", stream ", memory::Quoted(header.stream_id()), " ends at ", stream.committed));
+  if (header.position() > stream.committed) {
+    return absl::OutOfRangeError(absl::StrCat("position: the snapshot is at ", header.position(),
+                                              ", stream ", memory::Quoted(header.stream_id()),
+                                              " ends at ", stream.committed));
   }
   if (header.name().empty() || FindEqual(stream.record, header) != nullptr) {
     return absl::OkStatus();
@@ -237,7 +240,7 @@ absl::StatusOr<v1::SnapshotInfo> StoreImpl::PublishSnapshot(const v1::PutSnapsho
     info.set_digest(header.digest());
     info.set_size_bytes(header.size_bytes());
     info.set_name(header.name());
-    info.set_end_position(header.end_position());
+    info.set_state_position(header.state_position());
     info.set_created_unix_ms(options_.clock->UnixMs());
     snapshot.set_checksum(blob.checksum());
     const v1::SnapshotInfo published = info;

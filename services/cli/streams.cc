@@ -20,11 +20,6 @@ std::string LabelText(const v1::StreamInfo& info) {
   return text;
 }
 
-// The stream's length that a snapshot stands for.
-uint64_t EndOf(const v1::SnapshotInfo& snapshot) {
-  return std::max(snapshot.position(), snapshot.end_position());
-}
-
 std::string OwnerText(const v1::StreamInfo& info) {
   if (info.owner().empty()) return "nobody";
   return info.owner() + " (epoch " + std::to_string(info.owner_epoch()) + ", lease " +
@@ -58,7 +53,7 @@ std::string DescriptionText(const v1::StreamInfo& info) {
       {"snapshot", "position", "bytes", "made", "digest"}};
   for (const v1::SnapshotInfo& snapshot : info.snapshots()) {
     rows.push_back({snapshot.name().empty() ? "(automatic)" : snapshot.name(),
-                    Grouped(EndOf(snapshot)), HumanBytes(snapshot.size_bytes()),
+                    Grouped(snapshot.position()), HumanBytes(snapshot.size_bytes()),
                     HumanTime(snapshot.created_unix_ms()), Hex(snapshot.digest())});
   }
   return text + "\n" + Table(rows);
@@ -141,7 +136,7 @@ absl::Status Snapshot(const Connection& connection, const CliFlags& flags) {
   if (flags.json) {
     PrintJson(*info);
   } else {
-    PrintText("snapshot '" + info->name() + "' at position " + Grouped(EndOf(*info)) + ", " +
+    PrintText("snapshot '" + info->name() + "' at position " + Grouped(info->position()) + ", " +
               HumanBytes(info->size_bytes()) + ", digest " + Hex(info->digest()) + "\n");
   }
   return absl::OkStatus();

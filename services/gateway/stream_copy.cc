@@ -189,6 +189,7 @@ absl::Status CopySnapshot(Copy& copy, const v1::SnapshotInfo& snapshot) {
   part.mutable_header()->set_stream_id(copy.child);
   part.mutable_header()->set_epoch(copy.epoch);
   part.mutable_header()->set_position(snapshot.position());
+  part.mutable_header()->set_state_position(snapshot.state_position());
   part.mutable_header()->set_digest(snapshot.digest());
   part.mutable_header()->set_size_bytes(snapshot.size_bytes());
   bool writable = writer->Write(part);

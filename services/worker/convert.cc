@@ -87,9 +87,9 @@ v1::StreamInfo ToProto(const engine::StreamRecord& record) {
 }
 
 engine::SnapshotRecord FromProto(const v1::SnapshotInfo& message) {
-  return {message.blob_id(),    message.position(), message.digest(),
-          message.size_bytes(), message.name(),     message.created_unix_ms(),
-          message.end_position()};
+  return {message.blob_id(),       message.position(), message.digest(),
+          message.size_bytes(),    message.name(),     message.created_unix_ms(),
+          message.state_position()};
 }
 
 v1::SnapshotInfo ToProto(const engine::SnapshotRecord& snapshot) {
@@ -100,7 +100,7 @@ v1::SnapshotInfo ToProto(const engine::SnapshotRecord& snapshot) {
   message.set_size_bytes(snapshot.size_bytes);
   message.set_name(snapshot.name);
   message.set_created_unix_ms(snapshot.created_unix_ms);
-  message.set_end_position(snapshot.end_position);
+  message.set_state_position(snapshot.state_position);
   return message;
 }
 

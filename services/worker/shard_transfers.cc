@@ -79,7 +79,7 @@ class PutSnapshotCall final : public grpc::ClientWriteReactor<v1::PutSnapshotReq
     header.set_digest(request_.digest);
     header.set_size_bytes(request_.blob->size_bytes());
     header.set_name(request_.name);
-    header.set_end_position(request_.end_position);
+    header.set_state_position(request_.state_position);
     context_.set_deadline(std::chrono::system_clock::now() + deadline);
     stub.async()->PutSnapshot(&context_, &reply_, this);
     AddHold();  // until the last write: messages are filled outside of reactions too

@@ -81,12 +81,12 @@ void Scheduler::ChooseCandidates(Stream& s) {
   Restore& job = *s.restore;
   std::vector<SnapshotRecord> at_end;
   for (const SnapshotRecord& snapshot : s.record.snapshots) {
-    if (snapshot.position == s.end) at_end.push_back(snapshot);
-    if (snapshot.position < s.end) job.candidates.push_back(snapshot);
+    if (snapshot.state() == s.end) at_end.push_back(snapshot);
+    if (snapshot.state() < s.end) job.candidates.push_back(snapshot);
   }
   std::stable_sort(job.candidates.begin(), job.candidates.end(),
-                   [](const auto& a, const auto& b) { return a.position > b.position; });
-  const uint64_t below = job.candidates.empty() ? 0 : job.candidates.front().position;
+                   [](const auto& a, const auto& b) { return a.state() > b.state(); });
+  const uint64_t below = job.candidates.empty() ? 0 : job.candidates.front().state();
   const bool far = s.end - below > 2 * options_.checkpoint_tokens;
   if (!s.restore_below_end) {
     job.candidates.insert(far ? job.candidates.begin() : job.candidates.end(), at_end.begin(),
@@ -104,7 +104,7 @@ void Scheduler::TryCandidate(const StreamPtr& s) {
   }
   const SnapshotRecord& snapshot = job->candidates[job->next_candidate];
   auto writer = std::make_shared<SlotWriter>(states_->Stage(*s->slot, s->layout->stride_bytes()),
-                                             s->identity, *s->layout, snapshot.position);
+                                             s->identity, *s->layout, snapshot.state());
   backend_->GetSnapshot(
       s->id, snapshot.blob_id,
       [writer](std::span<const std::byte> bytes) { return writer->Feed(bytes); },
@@ -132,7 +132,7 @@ void Scheduler::OnCandidate(const StreamPtr& s, const std::shared_ptr<Restore>& 
     return FailRestore(s, transport);  // the blob may be fine: no reason to recompute
   }
   job->backoff.Reset();
-  const uint64_t position = job->candidates[job->next_candidate].position;
+  const uint64_t position = job->candidates[job->next_candidate].state();
   ++job->next_candidate;
   if (!fed.ok() || !transport.ok()) {
     ++job->skipped;

@@ -35,8 +35,8 @@ bool Scheduler::BeginSnapshot(const StreamPtr& s, std::string name,
   stats_.snapshot_copy_s.Observe(std::chrono::duration<double>(copied - started).count());
   job->stream_id = s->id;
   job->epoch = s->epoch;
-  job->position = s->consumed;
-  if (!name.empty()) job->end_position = s->end;
+  job->position = name.empty() ? s->consumed : s->end;
+  job->state_position = s->consumed;
   job->name = std::move(name);
   job->identity = s->identity;
   job->layout = s->layout;
@@ -47,7 +47,7 @@ bool Scheduler::BeginSnapshot(const StreamPtr& s, std::string name,
       mailbox->Post([this, s, held, result, copied] { OnUploaded(s, held, result, copied); });
     }
   };
-  s->snapshot_position = job->position;
+  s->snapshot_position = job->state_position;
   s->upload = std::move(job);
   s->upload_submitted = false;
   s->on_upload = std::move(done);
@@ -60,7 +60,7 @@ bool Scheduler::BeginSnapshot(const StreamPtr& s, std::string name,
 // whoever restores it finds something to feed.
 void Scheduler::SubmitUpload(const StreamPtr& s) {
   if (s->upload == nullptr || s->upload_submitted) return;
-  const uint64_t position = s->upload->position;
+  const uint64_t position = s->upload->state_position;
   const bool rest = position == s->end && s->committed == s->end;
   if (s->committed <= position && !rest) return;
   s->upload_submitted = true;
@@ -95,7 +95,7 @@ void Scheduler::OnUploaded(const StreamPtr& s, const std::shared_ptr<SnapshotJob
   } else {
     // Nothing is lost: the log has the tokens, a restore replays a little more of it.
     ++stats_.snapshot_failures;
-    s->snapshot_position = s->newest_snapshot ? s->newest_snapshot->position : 0;
+    s->snapshot_position = s->newest_snapshot ? s->newest_snapshot->state() : 0;
     if (s->slot) ScheduleCheckpoint(*s);
   }
   if (on_upload) on_upload(result);

@@ -134,7 +134,7 @@ void SnapshotUploader::Upload(const std::shared_ptr<SnapshotJob>& job) {
   const memory::Hash128& digest = job->writer->digest();
   request.digest.assign(reinterpret_cast<const char*>(digest.data()), digest.size());
   request.name = job->name;
-  request.end_position = job->end_position;
+  request.state_position = job->state_position;
   request.blob = std::make_shared<JobBlob>(job);
   backend_->PutSnapshot(std::move(request), job->done);
 }

@@ -32,9 +32,9 @@ struct SnapshotJob {
 
   std::string stream_id;
   uint64_t epoch = 0;
-  uint64_t position = 0;
+  uint64_t position = 0;  // as SnapshotRecord's, both
+  uint64_t state_position = 0;
   std::string name;
-  uint64_t end_position = 0;  // of a named one
   uint32_t attempts = 0;
   std::function<void(absl::StatusOr<SnapshotRecord>)> done;
 

@@ -39,12 +39,14 @@ struct TokenRun {
 
 struct SnapshotRecord {
   std::string blob_id;
-  uint64_t position = 0;  // tokens consumed by the state in it
+  uint64_t position = 0;  // length of the stream it stands for
   std::string digest;     // 16 bytes
   uint64_t size_bytes = 0;
   std::string name;  // empty = automatic
   int64_t created_unix_ms = 0;
-  uint64_t end_position = 0;  // named: the stream's length it stands for; 0 = `position`
+  uint64_t state_position = 0;  // tokens consumed by the state in it; 0 = `position`
+
+  uint64_t state() const { return state_position > 0 ? state_position : position; }
 };
 
 struct StreamRecord {
@@ -121,9 +123,9 @@ struct PutSnapshotRequest {
   std::string stream_id;
   uint64_t epoch = 0;
   uint64_t position = 0;
-  std::string digest;         // 16 bytes
-  std::string name;           // empty = automatic
-  uint64_t end_position = 0;  // as SnapshotRecord's
+  std::string digest;           // 16 bytes
+  std::string name;             // empty = automatic
+  uint64_t state_position = 0;  // as SnapshotRecord's
   std::shared_ptr<const SnapshotBlob> blob;
 };
 

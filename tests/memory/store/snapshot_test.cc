@@ -88,13 +88,9 @@ TEST_F(SnapshotTest, WhatDoesNotFitIsRefusedByField) {
   EXPECT_REFUSED(Put(header, "four").status(), kInvalidArgument, "digest: has 5 bytes");
   EXPECT_REFUSED(Put(Header("s", epoch_, 1, 0), "").status(), kInvalidArgument, "size_bytes");
   header = Header("s", epoch_, 10, 4);
-  header.set_end_position(11);
-  EXPECT_REFUSED(Put(header, "four").status(), kInvalidArgument, "end_position: is 11, but");
-  header.set_name("n");
-  header.set_end_position(9);
-  EXPECT_REFUSED(Put(header, "four").status(), kInvalidArgument, "end_position: is 9, before");
-  header.set_end_position(101);
-  EXPECT_REFUSED(Put(header, "four").status(), kOutOfRange, "end_position: the snapshot is at 101");
+  header.set_state_position(11);
+  EXPECT_REFUSED(Put(header, "four").status(), kInvalidArgument,
+                 "state_position: is 11, behind position 10");
   EXPECT_EQ(Info("s").snapshots_size(), 0);
   EXPECT_TRUE(Files("tmp").empty());
   EXPECT_TRUE(Files("blobs").empty());

@@ -128,7 +128,7 @@ absl::StatusOr<SnapshotRecord> FakeStore::PutSnapshot(const PutSnapshotRequest& 
   snapshot.digest = request.digest;
   snapshot.size_bytes = bytes.size();
   snapshot.name = request.name;
-  snapshot.end_position = request.end_position;
+  snapshot.state_position = request.state_position;
   entry.blobs[snapshot.blob_id] = std::move(bytes);
   entry.record.snapshots.push_back(snapshot);
   // Retention: the newest two automatic ones and all named ones.

@@ -289,10 +289,12 @@ TEST(Recovery, AStreamRewoundToItsNamedSnapshotGeneratesAtOnce) {
       auto session = worker.Open("s");
       worker.Append(session, 1, RandomText(kPrompt, 1));
       ASSERT_TRUE(session.client->WaitDone(1));
-      if (inspected) ASSERT_TRUE(worker.Inspect("s").ok());
+      if (inspected) {
+        ASSERT_TRUE(worker.Inspect("s").ok());
+      }
       const auto snapshot = worker.Snapshot("s", "mark");
       ASSERT_TRUE(snapshot.ok()) << snapshot.status();
-      EXPECT_EQ(snapshot->end_position, kPrompt);
+      EXPECT_EQ(snapshot->position, kPrompt);
       worker.Generate(session, 2, 400);
       ASSERT_TRUE(session.client->WaitDone(2));
       first = session.client->ids();
@@ -324,7 +326,6 @@ TEST(Recovery, AStreamInspectedAtItsEndThenDemotedGoesOnFromBelow) {
   }
   Worker worker(store);
   auto session = worker.Open("s");
-  EXPECT_EQ(session.client->opened().restore.reused_tokens, 500u);
   worker.Generate(session, 1, 400);
   ASSERT_TRUE(session.client->WaitDone(1));
   Worker fresh(std::make_shared<FakeStore>());
