@@ -44,6 +44,11 @@ v1::LolaSettings ToProto(const evaluate::SettingsChoice& choice) {
     settings.set_adaptive_mass(static_cast<float>(choice.adaptive_mass));
   }
   if (choice.cache_pairs_min >= 0) settings.set_cache_pairs_min(choice.cache_pairs_min);
+  if (choice.score_epsilon >= 0) {
+    settings.set_score_epsilon(static_cast<float>(choice.score_epsilon));
+  }
+  if (!choice.rescore.empty()) settings.set_rescore(choice.rescore == "true");
+  settings.set_cache_dtype(choice.cache_dtype);
   settings.set_cache_sharing(choice.cache_sharing);
   settings.set_score(choice.score);
   settings.set_mixing(choice.mixing);

@@ -53,6 +53,9 @@ void RegisterSettings(rpc::OptionSet& eval, EvalFlags* flags) {
   eval.Add("mass-cap", &s->mass_cap, "of the linear branch; 0: none; -1: the profile's");
   eval.Add("redundancy-threshold", &s->redundancy_threshold, "0: plain score; -1: the profile's");
   eval.Add("score", &s->score, "sre and others: lola-eval --help names them");
+  eval.Add("score-epsilon", &s->score_epsilon, "kept away from zero by this; -1: the profile's");
+  eval.Add("rescore", &s->rescore, "cached pairs anew at every event: true or false");
+  eval.Add("cache-dtype", &s->cache_dtype, "rows of window and cache: float32, bfloat16, float8");
   eval.Add("sinks", &s->sinks, "first tokens that never leave the cache; -1: the profile's");
   eval.Add("cache-sharing", &s->cache_sharing, "head, group or group_max");
   eval.Add("adaptive-mass", &s->adaptive_mass, "share of the scores to keep; -1: the profile's");
@@ -116,6 +119,7 @@ absl::StatusOr<EvalFlags> ResolveEval(const EvalFlags& flags) {
     status = ReadNumbers("cache-pairs-per-layer", flags.cache_pairs_per_layer,
                          &resolved.settings.cache_pairs_per_layer);
   }
+  if (status.ok()) status = flags.settings.Rescore().status();
   if (!status.ok()) return status;
   if (resolved.tokenizer.empty()) resolved.tokenizer = flags.model;
   if (resolved.task.text_kind.empty() && !resolved.tokenizer.empty()) {

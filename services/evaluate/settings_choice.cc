@@ -78,6 +78,13 @@ absl::StatusOr<memory::LolaSettings> SettingsOverrides::Over(memory::LolaSetting
   return s;
 }
 
+absl::StatusOr<std::optional<bool>> SettingsChoice::Rescore() const {
+  if (rescore.empty()) return std::nullopt;
+  if (rescore == "true" || rescore == "false") return rescore == "true";
+  return absl::InvalidArgumentError(
+      absl::StrCat("rescore: \"", rescore, "\", must be true or false"));
+}
+
 absl::StatusOr<memory::LolaSettings> Choose(const engine::Model& model,
                                             const SettingsChoice& choice) {
   const auto given = [](int value) {
@@ -88,7 +95,10 @@ absl::StatusOr<memory::LolaSettings> Choose(const engine::Model& model,
   };
   absl::StatusOr<memory::LolaSettings> named = NamedSettings(model, choice.profile, choice.mode);
   if (!named.ok()) return named;
+  const absl::StatusOr<std::optional<bool>> rescore = choice.Rescore();
+  if (!rescore.ok()) return rescore.status();
   SettingsOverrides values;
+  values.rescore = *rescore;
   values.window = given(choice.window);
   values.chunk = given(choice.chunk);
   values.cache_pairs = given(choice.cache_pairs);
@@ -99,9 +109,11 @@ absl::StatusOr<memory::LolaSettings> Choose(const engine::Model& model,
   values.cache_pairs_min = given(choice.cache_pairs_min);
   values.redundancy_threshold = share(choice.redundancy_threshold);
   values.adaptive_mass = share(choice.adaptive_mass);
+  values.score_epsilon = share(choice.score_epsilon);
   values.mixing = choice.mixing;
   values.memory_positions = choice.memory_positions;
   values.score = choice.score;
+  values.cache_dtype = choice.cache_dtype;
   values.cache_sharing = choice.cache_sharing;
   return values.Over(*std::move(named));
 }

@@ -45,7 +45,12 @@ struct SettingsChoice {
   int sinks = -1;
   double adaptive_mass = -1.0;
   int cache_pairs_min = -1;
-  std::string score, mixing, memory_positions, cache_sharing;
+  double score_epsilon = -1.0;
+  std::string rescore;  // "true", "false"
+  std::string score, mixing, memory_positions, cache_dtype, cache_sharing;
+
+  // INVALID_ARGUMENT for a word that is neither.
+  absl::StatusOr<std::optional<bool>> Rescore() const;
 };
 
 // INVALID_ARGUMENT naming the field and its value; the result may still not fit the model.

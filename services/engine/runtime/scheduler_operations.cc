@@ -14,6 +14,13 @@ void Scheduler::AddOp(AttachmentId id, std::unique_ptr<Op> op) {
   const AttachmentPtr attachment = found->second;
   const StreamPtr s = attachment->stream;
   const uint64_t tokens = op->ids.size();
+  const uint64_t most = std::min(options_.queued_tokens_per_stream_max, options_.queued_tokens_max);
+  if (tokens > most) {  // waiting would not help
+    ++stats_.rejected_ops;
+    return FailAttachment(
+        attachment, absl::InvalidArgumentError(absl::StrCat("append: ", tokens, " tokens, at most ",
+                                                            most, " fit in one")));
+  }
   uint64_t queued = 0;
   size_t ops = attachment->early.size();
   for (const auto& other : attachment->early) queued += other->ids.size();

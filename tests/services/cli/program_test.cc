@@ -214,6 +214,7 @@ TEST_F(ProgramTest, EvalNamesWhatItCannotDo) {
   EXPECT_THAT(Lola({"eval", "perplexity", "--text", File("abc")}).output, HasSubstr("--model"));
   EXPECT_EQ(Lola({"eval", "niah_single_2", "--haystack", "no/such"}).exit_code, 4);
   EXPECT_THAT(Lola({"eval", "stream_recall", "--distances", "1k"}).output, HasSubstr("'1k'"));
+  EXPECT_THAT(Lola({"eval", "passkey", "--rescore", "maybe"}).output, HasSubstr("\"maybe\""));
   const CommandResult samples = Lola({"eval", "passkey", "--print-samples", "2"});
   EXPECT_EQ(std::count(samples.output.begin(), samples.output.end(), '\n'), 2);
 }

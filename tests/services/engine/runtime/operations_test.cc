@@ -1,4 +1,6 @@
 // Operations on one healthy worker: order, positions, repeats, cancel, refusals.
+#include <gmock/gmock.h>
+
 #include "tests/services/engine/runtime/engine_testing.h"
 
 namespace lola::engine {
@@ -222,6 +224,19 @@ TEST(Operations, StopStringsEndGenerations) {
   EXPECT_EQ(other.client->text(), whole.substr(0, whole.find(stop)));
   EXPECT_EQ(other.client->logprobs().size(), other.client->tokens().size());
   for (float logprob : other.client->logprobs()) EXPECT_LE(logprob, 0.0f);
+}
+
+TEST(Operations, AnAppendThatCanNeverFitIsNotWorthARetry) {
+  EngineOptions options = SmallOptions();
+  options.queued_tokens_per_stream_max = 100;
+  Worker worker(std::make_shared<FakeStore>(), options);
+  auto session = worker.Open("s");
+  worker.Append(session, 1, RandomText(100, 1));
+  ASSERT_TRUE(session.client->WaitDone(1));
+  worker.Append(session, 2, RandomText(101, 1));
+  const absl::Status status = session.client->WaitError();
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("101 tokens, at most 100"));
 }
 
 TEST(Operations, AFullQueueIsRefusedWithAHint) {
