@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from checkpoint import lola_object, save_directory
+from checkpoint import is_feature_weight, load_directory, lola_object, save_directory
 from linear_attention import FeatureMaps, hybrid_attention, recall_loss
 from llama import Llama, ModelConfig, rotary_table, rotate
 from passkey_text import DEFAULT_TEXT, TextSource
@@ -95,6 +95,14 @@ def fit(model: Llama, maps: list[FeatureMaps], args) -> None:
 
 
 def load_teacher(path: Path) -> tuple[Llama, dict]:
+    """A training run's file, or the softmax model inside a directory that was linearised before."""
+    if path.is_dir():
+        config, tensors = load_directory(path)
+        model = Llama(config)
+        model.load_state_dict({n: t for n, t in tensors.items() if not is_feature_weight(n)})
+        made = json.loads((path / "config.json").read_text())["lola"]["provenance"]["teacher"]
+        counters = (made["steps"], made["tokens"], made["minutes"] * 60)
+        return model.requires_grad_(False).eval(), {"counters": counters}
     state = torch.load(path, weights_only=False)
     model = Llama(ModelConfig(**state["config"]))
     model.load_state_dict(state["model"])
@@ -114,6 +122,8 @@ def write(model: Llama, maps: list[FeatureMaps], state: dict, args) -> None:
     defaults = {"memory_distance": args.memory_distance, "mass_cap": args.mass_cap,
                 "cache_pairs": args.cache_pairs, "profile": "lifelong"}
     lola = lola_object(args.features, args.window, args.length, defaults, provenance)
+    if args.memory == "rotary":
+        lola["trained"]["memory_positions"] = "rotary"
     save_directory(args.out, model.c, tensors, args.trained_length, lola)
 
 
@@ -121,7 +131,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Linearise a teacher.",
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("--teacher", type=Path, default=Path("build/teacher/train.pt"))
+    add("--teacher", type=Path, default=Path("build/teacher/train.pt"),
+        help="train.pt, or a model directory")
     add("--out", type=Path, default=Path("models/passkey-1m"), help="model directory")
     add("--text", type=Path, default=DEFAULT_TEXT, help="word list file")
     add("--recall-text", action="store_true", help="text of the recall tasks instead")

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from linear_attention import FeatureMaps, rarity_loss
+from checkpoint import is_feature_weight, load_directory
 from llama import Llama, ModelConfig, rotary_table, rotate
 from optim import make_optimisers
 from passkey_text import DEFAULT_TEXT, TextSource
@@ -88,14 +89,29 @@ def stage_at(stages: list[Stage], seen: float) -> Stage | None:
     return None
 
 
+def warm_start(directory: Path, changes: dict) -> Llama:
+    """The softmax model of a directory, its kv heads averaged down to those wanted."""
+    shape, tensors = load_directory(directory)
+    model = Llama(ModelConfig(**(shape.to_dict() | changes)))
+    group = shape.kv_heads // model.c.kv_heads
+    state = {name: tensor for name, tensor in tensors.items() if not is_feature_weight(name)}
+    for name in state:
+        if name.endswith(("k_proj.weight", "v_proj.weight")):
+            heads = state[name].unflatten(0, (model.c.kv_heads, group, shape.head_dim))
+            state[name] = heads.mean(1).flatten(0, 1)
+    model.load_state_dict(state)
+    return model
+
+
 class Run:
     """State of one training run and its file."""
 
     def __init__(self, args):
         self.args = args
-        self.config = ModelConfig(**json.loads(args.model))
         torch.manual_seed(args.seed)
-        self.model = Llama(self.config)
+        self.model = (warm_start(args.warm, json.loads(args.model)) if args.warm
+                      else Llama(ModelConfig(**json.loads(args.model))))
+        self.config = self.model.c
         self.optimisers = make_optimisers(self.model, args)
         self.memory = MemoryTerm(self.model, args.window)
         self.source = TextSource(args.text, args.seed)
@@ -191,6 +207,8 @@ def main() -> None:
     add("--out", type=Path, default=Path("build/teacher"), help="folder of train.pt")
     add("--text", type=Path, default=DEFAULT_TEXT, help="word list file")
     add("--model", default="{}", help="JSON of ModelConfig fields that differ")
+    add("--warm", type=Path, help="model directory to start from; with fewer kv_heads in --model "
+        "the heads of a group start as their mean")
     add("--stage", action="append", help="length:million tokens[:dense=,needles=,numbers=,"
         "memory=], repeat for a curriculum; the default is " + " ".join(CURRICULUM))
     add("--batch-tokens", type=int, default=6144, help="tokens in one step")
