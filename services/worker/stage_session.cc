@@ -143,9 +143,9 @@ absl::Status StageSession::Copy(const v1::StageCopy& op) {
           absl::StrCat("copies: ", copies_.size(), " of at most ", kStageCopiesMax));
     }
     copies_.push_back(std::move(copy));
+    ++counters_.copies;
   }
   changed_.notify_all();
-  ++counters_.copies;
   return absl::OkStatus();
 }
 
