@@ -144,6 +144,9 @@ class Model {
   // Settings are the whole model's.
   absl::Status CheckSettings(const memory::LolaSettings& settings) const;
 
+  // Why Step would refuse the segment with nothing touched, see Segment::status; else OK.
+  absl::Status CheckSegment(const Segment& segment) const;
+
   // One pass over all rows of all segments. INVALID_ARGUMENT when the call as a whole is wrong (no
   // rows, more rows than the workspace has); per-segment trouble is in Segment::status and leaves
   // the other segments alone. Two segments must not share a record.

@@ -48,6 +48,14 @@ absl::Status CheckTokens(const Segment& segment, uint32_t vocab) {
   return absl::OkStatus();
 }
 
+absl::Status CheckAdmission(const Segment& segment, const Model::Impl& model) {
+  const bool first = model.layers.first == 0;
+  absl::Status status =
+      first ? CheckTokens(segment, model.config.geometry.vocab) : absl::OkStatus();
+  if (!status.ok()) return status;
+  return memory::StreamState(segment.layout, segment.record).CheckRoom(RowsOf(segment, model));
+}
+
 bool AllFinite(const float* values, size_t count) {
   // The exponent bits are all ones exactly for infinities and NaN; this loop vectorises.
   uint32_t bad = 0;
@@ -117,10 +125,9 @@ void Pass::Admit(std::span<Segment> segments) {
   for (Segment& segment : segments) {
     CheckShapes(segment);
     const size_t rows = RowsOf(segment, model_);
-    const memory::StreamState state(segment.layout, segment.record);
-    segment.status = first_ ? CheckTokens(segment, g_.vocab) : absl::OkStatus();
-    if (segment.status.ok()) segment.status = state.CheckRoom(rows);
+    segment.status = CheckAdmission(segment, model_);
     if (!segment.status.ok()) continue;
+    const memory::StreamState state(segment.layout, segment.record);
     ActiveSegment active{};
     active.segment = &segment;
     active.plan = b_.FindPlan(*segment.layout);
@@ -339,6 +346,10 @@ void Pass::Run() {
 }
 
 }  // namespace
+
+absl::Status Model::CheckSegment(const Segment& segment) const {
+  return CheckAdmission(segment, *impl_);
+}
 
 absl::Status Model::Step(std::span<Segment> segments, StepWorkspace& workspace,
                          ThreadPool& pool) const {

@@ -105,8 +105,9 @@ class GrpcStageLink final : public engine::StageLink {
     return Ask(request, sections);
   }
 
-  absl::Status Step(std::span<const engine::StageSegment> segments, std::span<const float> hidden,
-                    std::span<float> out, engine::StageOutcome* outcome) override;
+  absl::Status StartStep(std::span<const engine::StageSegment> segments,
+                         std::span<const float> hidden) override;
+  absl::Status FinishStep(std::span<float> out, engine::StageOutcome* outcome) override;
   absl::StatusOr<engine::PieceCopy> Copy(size_t slot, size_t bytes) override;
 
  private:
@@ -126,7 +127,8 @@ class GrpcStageLink final : public engine::StageLink {
   const engine::LayerRange layers_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::Stage::Stub> stub_;
-  uint64_t next_copy_ = 1;  // scheduler's thread
+  uint64_t next_copy_ = 1;          // scheduler's thread
+  Clock::time_point step_started_;  // the same
 
   mutable std::mutex mu_;
   std::condition_variable changed_;
@@ -230,12 +232,11 @@ absl::Status GrpcStageLink::Ask(v1::StageRequest& request, std::span<const std::
   return FromDone(reply.done());
 }
 
-absl::Status GrpcStageLink::Step(std::span<const engine::StageSegment> segments,
-                                 std::span<const float> hidden, std::span<float> out,
-                                 engine::StageOutcome* outcome) {
+absl::Status GrpcStageLink::StartStep(std::span<const engine::StageSegment> segments,
+                                      std::span<const float> hidden) {
   const auto session = Session();
   if (!session.ok()) return session.status();
-  const Clock::time_point started = Clock::now();
+  step_started_ = Clock::now();
   v1::StageRequest request;
   for (const engine::StageSegment& segment : segments) {
     v1::StageSegment& one = *request.mutable_step()->add_segments();
@@ -244,9 +245,15 @@ absl::Status GrpcStageLink::Step(std::span<const engine::StageSegment> segments,
     one.set_rows(segment.rows);
     one.set_logits_rows(segment.logits_rows);
   }
+  const absl::Status sent = Send(**session, request, BytesOf(hidden));
+  return sent.ok() ? sent : Break((*session)->Reason(sent));
+}
+
+absl::Status GrpcStageLink::FinishStep(std::span<float> out, engine::StageOutcome* outcome) {
+  const auto session = Session();
+  if (!session.ok()) return session.status();
   v1::StageReply reply;
-  absl::Status status = Send(**session, request, BytesOf(hidden));
-  if (status.ok()) status = (*session)->NextReply(&reply);
+  absl::Status status = (*session)->NextReply(&reply);
   if (status.ok() && !reply.has_stepped())
     status = absl::InternalError("answer: is none to a step");
   if (status.ok()) {
@@ -255,9 +262,10 @@ absl::Status GrpcStageLink::Step(std::span<const engine::StageSegment> segments,
     status = ReadPayload(reply, std::as_writable_bytes(out), next, IsMore);
   }
   if (!status.ok()) return Break((*session)->Reason(status));
+  const double seconds = std::chrono::duration<double>(Clock::now() - step_started_).count();
   counters_->Update([&](StageLinkStats& stats) {
     stats.bytes_received += out.size_bytes();
-    stats.round_trip_s.Observe(std::chrono::duration<double>(Clock::now() - started).count());
+    stats.round_trip_s.Observe(seconds);
   });
   return absl::OkStatus();
 }

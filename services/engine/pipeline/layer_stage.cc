@@ -212,6 +212,11 @@ Segment LayerStage::MakeSegment(const StageSegment& part) {
   return segment;
 }
 
+absl::Status LayerStage::Check(const StageSegment& segment) {
+  if (auto in_use = Sections(segment.slot); !in_use.ok()) return in_use.status();
+  return model_->CheckSegment(MakeSegment(segment));
+}
+
 absl::Status LayerStage::Step(std::span<const StageSegment> segments, std::span<const float> hidden,
                               std::span<float> out, StageOutcome* outcome) {
   if (absl::Status valid = CheckStep(segments, hidden.size(), out.size()); !valid.ok()) {

@@ -47,8 +47,11 @@ class LayerStage {
 
   // Floats that Step writes for these segments.
   size_t OutputFloats(std::span<const StageSegment> segments) const;
-  // As StageLink::Step; `hidden` is empty where the stage has layer 0. INVALID_ARGUMENT or
-  // FAILED_PRECONDITION, with nothing touched, when the call as a whole is wrong.
+  // Why Step would refuse the segment: its slot, a token, a full window; else OK.
+  absl::Status Check(const StageSegment& segment);
+  // `hidden`: rows of all segments in order, empty where the stage has layer 0. `out` gets rows, or
+  // with the last layer the wanted logits. INVALID_ARGUMENT or FAILED_PRECONDITION, with nothing
+  // touched, when the call as a whole is wrong.
   absl::Status Step(std::span<const StageSegment> segments, std::span<const float> hidden,
                     std::span<float> out, StageOutcome* outcome);
 

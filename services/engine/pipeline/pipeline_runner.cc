@@ -36,10 +36,24 @@ class PipelineRunner : public ModelRunner {
   absl::Status Recover() override;
 
  private:
+  // A part of a step that goes through the stages as a whole.
+  struct Piece {
+    std::vector<StageSegment> parts;
+    std::vector<size_t> of;           // which segment of the step a part is of
+    std::vector<float> values, next;  // rows on their way; at the end logits
+    StageOutcome outcome;
+    size_t rows = 0;
+  };
+
   absl::Status OpenAll();
-  absl::Status StepFront(std::span<Segment> segments);
-  absl::Status StepStage(StageLink& stage, std::span<Segment> segments);
-  void Note(const StageOutcome& outcome, std::span<Segment> segments);
+  size_t Admit(std::span<Segment> segments);
+  void Cut(std::span<Segment> segments, size_t rows);
+  Piece& PieceWithRoom(size_t piece_rows);
+  absl::Status RunPieces(std::span<Segment> segments);
+  absl::Status RunHere(Piece& piece, std::span<Segment> segments);
+  absl::Status Start(size_t stage, const Piece& piece);
+  absl::Status Finish(size_t stage, Piece& piece, std::span<Segment> segments);
+  absl::Status Note(const Piece& piece, std::span<Segment> segments);
   void TakeLogits(std::span<Segment> segments);
   absl::Status Lost(absl::Status status);
 
@@ -52,10 +66,9 @@ class PipelineRunner : public ModelRunner {
   absl::Status lost_;  // guarded by mu_; stays until Recover
 
   // Of the step at hand.
-  std::vector<StageSegment> parts_;  // segments that take part
-  std::vector<size_t> of_;           // which segment a part is of
-  std::vector<float> hidden_, next_;
-  StageOutcome outcome_;
+  std::vector<StageSegment> admitted_;  // one per segment; without rows when it is refused
+  std::vector<Piece> pieces_;
+  size_t used_ = 0;  // pieces_ in use
   memory::MemoryStats stats_;
 };
 
@@ -148,12 +161,8 @@ absl::Status PipelineRunner::Step(std::span<Segment> segments) {
   LOLA_CHECK(front_ != nullptr) << "MakeStates comes first";
   if (absl::Status well = health(); !well.ok()) return Lost(well);
   stats_ = {};
-  if (absl::Status stepped = StepFront(segments); !stepped.ok()) return stepped;
-  for (const auto& stage : stages_) {
-    if (parts_.empty()) break;
-    const absl::Status stepped = StepStage(*stage, segments);
-    if (!stepped.ok()) return Lost(Away(*stage, stepped));
-  }
+  Cut(segments, Admit(segments));
+  if (absl::Status run = RunPieces(segments); !run.ok()) return run;
   TakeLogits(segments);
   // What is not finite is in the segment it belongs to; the counters are of all of them together.
   stats_.nonfinite_rows = stats_.nonfinite_scores = 0;
@@ -161,76 +170,135 @@ absl::Status PipelineRunner::Step(std::span<Segment> segments) {
   return absl::OkStatus();
 }
 
-// The layers that are here. Segments that are refused take no further part.
-absl::Status PipelineRunner::StepFront(std::span<Segment> segments) {
-  parts_.clear();
-  of_.clear();
+// A segment is refused as a whole, before any row of it went anywhere. Returns the rows of others.
+size_t PipelineRunner::Admit(std::span<Segment> segments) {
+  size_t rows = 0;
+  admitted_.assign(segments.size(), {});
   for (size_t i = 0; i < segments.size(); ++i) {
     Segment& segment = segments[i];
-    segment.status = absl::OkStatus();
     LOLA_CHECK(segment.logits_rows == 0 || segment.logits != nullptr);
-    parts_.push_back({segment.slot, front_->position(segment.slot), uint32_t(segment.tokens.size()),
-                      segment.logits_rows, segment.tokens});
-    of_.push_back(i);
+    StageSegment whole{segment.slot, 0, uint32_t(segment.tokens.size()), segment.logits_rows,
+                       segment.tokens};
+    segment.status = front_->Check(whole);
+    if (!segment.status.ok()) continue;
+    whole.position = front_->position(segment.slot);
+    admitted_[i] = whole;
+    rows += whole.rows;
   }
-  hidden_.resize(front_->OutputFloats(parts_));
-  absl::Status stepped = front_->Step(parts_, {}, hidden_, &outcome_);
-  if (!stepped.ok()) return stepped;
-  Note(outcome_, segments);
-  const size_t hidden = model_->geometry().hidden;
-  size_t kept = 0, from = 0, to = 0;
-  for (size_t i = 0; i < parts_.size(); ++i) {
-    const size_t values = parts_[i].rows * hidden;
-    if (outcome_.segments[i].advanced) {
-      if (from != to) std::copy_n(hidden_.begin() + from, values, hidden_.begin() + to);
-      to += values;
-      of_[kept] = of_[i];
-      parts_[kept++] = parts_[i];
+  return rows;
+}
+
+PipelineRunner::Piece& PipelineRunner::PieceWithRoom(size_t piece_rows) {
+  if (used_ > 0 && pieces_[used_ - 1].rows < piece_rows) return pieces_[used_ - 1];
+  if (++used_ > pieces_.size()) pieces_.emplace_back();
+  Piece& fresh = pieces_[used_ - 1];
+  fresh.parts.clear();
+  fresh.of.clear();
+  fresh.rows = 0;
+  return fresh;
+}
+
+// Pieces of about equal length: runs of rows in order, over the ends of segments.
+void PipelineRunner::Cut(std::span<Segment> segments, size_t rows) {
+  const size_t count = std::max<size_t>(1, rows / std::max<size_t>(1, options_.piece_rows));
+  const size_t piece_rows = (rows + count - 1) / count;
+  used_ = 0;
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const StageSegment& whole = admitted_[i];
+    for (uint32_t at = 0; at < whole.rows;) {
+      Piece& piece = PieceWithRoom(piece_rows);
+      const uint32_t take = std::min(whole.rows - at, uint32_t(piece_rows - piece.rows));
+      // Wanted are the last rows of the segment: of a part its last ones, or none.
+      const uint32_t wanted_from = std::max(whole.rows - whole.logits_rows, at);
+      const uint32_t wanted = at + take - std::min(at + take, wanted_from);
+      piece.parts.push_back(
+          {whole.slot, whole.position + at, take, wanted, whole.tokens.subspan(at, take)});
+      piece.of.push_back(i);
+      piece.rows += take;
+      at += take;
     }
-    from += values;
   }
-  parts_.resize(kept);
-  of_.resize(kept);
-  hidden_.resize(to);
+}
+
+// In round r piece p is at stage r - p, where stage 0 is here: all of them work at the same time.
+absl::Status PipelineRunner::RunPieces(std::span<Segment> segments) {
+  const size_t stages = stages_.size();
+  for (size_t round = 0; used_ > 0 && round < used_ + stages; ++round) {
+    const auto at = [&](size_t stage) -> Piece* {  // the piece at stages_[stage] in this round
+      const bool there = round > stage && round - stage - 1 < used_;
+      return there ? &pieces_[round - stage - 1] : nullptr;
+    };
+    absl::Status status;
+    size_t started = 0;
+    for (; started < stages && status.ok(); ++started) {
+      if (const Piece* piece = at(started)) status = Start(started, *piece);
+    }
+    const size_t finish = status.ok() ? started : started - 1;
+    if (status.ok() && round < used_) status = RunHere(pieces_[round], segments);
+    // Whatever was started is waited for, so that no answer is left for a later question.
+    for (size_t stage = 0; stage < finish; ++stage) {
+      if (Piece* piece = at(stage)) status.Update(Finish(stage, *piece, segments));
+    }
+    if (!status.ok()) return status;
+  }
   return absl::OkStatus();
 }
 
-absl::Status PipelineRunner::StepStage(StageLink& stage, std::span<Segment> segments) {
+absl::Status PipelineRunner::RunHere(Piece& piece, std::span<Segment> segments) {
+  piece.values.resize(front_->OutputFloats(piece.parts));
+  absl::Status stepped = front_->Step(piece.parts, {}, piece.values, &piece.outcome);
+  return stepped.ok() ? Note(piece, segments) : stepped;
+}
+
+absl::Status PipelineRunner::Start(size_t stage, const Piece& piece) {
+  const absl::Status started = stages_[stage]->StartStep(piece.parts, piece.values);
+  return started.ok() ? started : Lost(Away(*stages_[stage], started));
+}
+
+absl::Status PipelineRunner::Finish(size_t stage, Piece& piece, std::span<Segment> segments) {
   const memory::ModelGeometry& g = model_->geometry();
-  const bool last = stage.layers().end == g.layers;
+  const bool last = stages_[stage]->layers().end == g.layers;
   size_t floats = 0;
-  for (const StageSegment& part : parts_) {
+  for (const StageSegment& part : piece.parts) {
     floats += last ? size_t{part.logits_rows} * g.vocab : size_t{part.rows} * g.hidden;
   }
-  next_.resize(floats);
-  absl::Status stepped = stage.Step(parts_, hidden_, next_, &outcome_);
-  if (!stepped.ok()) return stepped;
-  if (outcome_.segments.size() != parts_.size()) {
-    return absl::InternalError(absl::StrCat("segments: asked for ", parts_.size(), ", answered ",
-                                            outcome_.segments.size()));
-  }
-  // The front's layers took it: a stage that did not is out of step with them.
-  for (const SegmentOutcome& one : outcome_.segments) {
-    if (!one.advanced) return one.status;
-  }
-  Note(outcome_, segments);
-  std::swap(hidden_, next_);
+  piece.next.resize(floats);
+  absl::Status status = stages_[stage]->FinishStep(piece.next, &piece.outcome);
+  if (status.ok()) status = Note(piece, segments);
+  if (!status.ok()) return Lost(Away(*stages_[stage], status));
+  std::swap(piece.values, piece.next);
   return absl::OkStatus();
 }
 
-void PipelineRunner::Note(const StageOutcome& outcome, std::span<Segment> segments) {
-  for (size_t i = 0; i < of_.size(); ++i)
-    segments[of_[i]].status.Update(outcome.segments[i].status);
-  stats_.Merge(outcome.stats);
+// Every stage takes what was admitted here: one that does not is out of step.
+absl::Status PipelineRunner::Note(const Piece& piece, std::span<Segment> segments) {
+  if (piece.outcome.segments.size() != piece.parts.size()) {
+    return absl::InternalError(absl::StrCat("segments: asked for ", piece.parts.size(),
+                                            ", answered ", piece.outcome.segments.size()));
+  }
+  for (size_t i = 0; i < piece.of.size(); ++i) {
+    const SegmentOutcome& outcome = piece.outcome.segments[i];
+    if (!outcome.advanced)
+      return absl::InternalError(absl::StrCat("refused: ", outcome.status.message()));
+    segments[piece.of[i]].status.Update(outcome.status);
+  }
+  stats_.Merge(piece.outcome.stats);
+  return absl::OkStatus();
 }
 
 void PipelineRunner::TakeLogits(std::span<Segment> segments) {
   const size_t vocab = model_->geometry().vocab;
-  const float* row = hidden_.data();
-  for (size_t i = 0; i < parts_.size(); ++i) {
-    const size_t values = parts_[i].logits_rows * vocab;
-    std::copy_n(row, values, segments[of_[i]].logits);
-    row += values;
+  std::vector<size_t> taken(segments.size());
+  for (size_t p = 0; p < used_; ++p) {
+    const Piece& piece = pieces_[p];
+    const float* row = piece.values.data();
+    for (size_t i = 0; i < piece.parts.size(); ++i) {
+      const size_t values = piece.parts[i].logits_rows * vocab;
+      if (values == 0) continue;
+      std::copy_n(row, values, segments[piece.of[i]].logits + taken[piece.of[i]]);
+      taken[piece.of[i]] += values;
+      row += values;
+    }
   }
 }
 

@@ -27,6 +27,9 @@ struct PipelineOptions {
   std::string front;  // name told to the stages
   size_t rows_max = 256;
   int threads = 1;  // for the layers that are here
+  // A step of twice as many rows is cut into pieces of about so many, which follow one another
+  // through the stages, so that these work at the same time. Fewer rows make worse products.
+  size_t piece_rows = 64;
   // At start, stages that cannot be reached are waited for so long.
   std::chrono::milliseconds patience{30'000};
 };

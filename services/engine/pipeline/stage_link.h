@@ -2,8 +2,8 @@
 // sections of its layers, and steps that take rows of the residual stream and give back rows of it,
 // or logits. Implementations: gRPC (services/worker/stage_client.h), and one in tests.
 //
-// Threads: Open, Reset, Load, Step and Copy from one thread (the scheduler's); state() and what
-// Copy returned from any thread.
+// Threads: Open, Reset, Load, StartStep, FinishStep and Copy from one thread (the scheduler's);
+// state() and what Copy returned from any thread.
 #ifndef LOLA_SERVICES_ENGINE_PIPELINE_STAGE_LINK_H_
 #define LOLA_SERVICES_ENGINE_PIPELINE_STAGE_LINK_H_
 
@@ -74,18 +74,20 @@ class StageLink {
   // session broke. Another code: it refused the terms, naming field and both values.
   virtual absl::Status state() const = 0;
 
-  // UNAVAILABLE from any of the following, and any failure of Step, ends the session: state() is
-  // not OK until the next Open.
+  // UNAVAILABLE from any of the following, and any failure of a step, ends the session: state()
+  // is not OK until the next Open.
 
   // Settings are the whole model's. Makes the slot an empty stream.
   virtual absl::Status Reset(size_t slot, const memory::LolaSettings& settings) = 0;
   // `sections`: of the stage's layers (PieceOf).
   virtual absl::Status Load(size_t slot, const memory::LolaSettings& settings, uint64_t position,
                             std::span<const std::byte> sections) = 0;
-  // `hidden`: rows of all segments in order. `out` gets as many rows, or with the last layer the
-  // wanted logits of all segments in order. Segments without a part in the step are not sent.
-  virtual absl::Status Step(std::span<const StageSegment> segments, std::span<const float> hidden,
-                            std::span<float> out, StageOutcome* outcome) = 0;
+  // Sends a step off. `hidden`: rows of all segments in order, not read after the return.
+  virtual absl::Status StartStep(std::span<const StageSegment> segments,
+                                 std::span<const float> hidden) = 0;
+  // Waits for the step that was started; nothing else is called in between. `out` gets as many rows
+  // as were sent, or with the last layer the wanted logits, of all segments in order.
+  virtual absl::Status FinishStep(std::span<float> out, StageOutcome* outcome) = 0;
   // Starts a copy of the slot's sections, `bytes` of them, as of the last step.
   virtual absl::StatusOr<PieceCopy> Copy(size_t slot, size_t bytes) = 0;
 };

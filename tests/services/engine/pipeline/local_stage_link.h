@@ -62,10 +62,20 @@ class LocalStageLink : public StageLink {
     std::memcpy(to->data(), sections.data(), sections.size());
     return session_->Loaded(slot);
   }
-  absl::Status Step(std::span<const StageSegment> segments, std::span<const float> hidden,
-                    std::span<float> out, StageOutcome* outcome) override {
+  absl::Status StartStep(std::span<const StageSegment> segments,
+                         std::span<const float> hidden) override {
+    EXPECT_FALSE(started_) << "one step at a time";
     if (absl::Status alive = Alive(); !alive.ok()) return alive;
-    absl::Status stepped = session_->Step(segments, hidden, out, outcome);
+    started_ = true;
+    segments_.assign(segments.begin(), segments.end());
+    hidden_.assign(hidden.begin(), hidden.end());
+    return absl::OkStatus();
+  }
+  absl::Status FinishStep(std::span<float> out, StageOutcome* outcome) override {
+    EXPECT_TRUE(started_);
+    started_ = false;
+    if (absl::Status alive = Alive(); !alive.ok()) return alive;
+    absl::Status stepped = session_->Step(segments_, hidden_, out, outcome);
     ++stage_->steps;
     if (!stepped.ok()) Break(std::string(stepped.message()));
     if (stage_->steps_to_death >= 0 && stage_->steps_to_death-- == 0) {
@@ -100,6 +110,9 @@ class LocalStageLink : public StageLink {
   const std::string name_;
   const std::shared_ptr<LocalStage> stage_;
   std::unique_ptr<LayerStage> session_;
+  bool started_ = false;
+  std::vector<StageSegment> segments_;  // of the step that was started
+  std::vector<float> hidden_;
   mutable std::mutex mu_;
   absl::Status state_ = absl::UnavailableError("not opened");  // guarded by mu_
 };
@@ -129,11 +142,12 @@ struct CutModel {
     }
     return links;
   }
-  std::unique_ptr<ModelRunner> Runner(size_t rows, int threads = 1) const {
+  std::unique_ptr<ModelRunner> Runner(size_t rows, int threads = 1, size_t piece_rows = 16) const {
     auto runner = MakePipelineRunner(front, Links(),
                                      {.front = "test",
                                       .rows_max = rows,
                                       .threads = threads,
+                                      .piece_rows = piece_rows,
                                       .patience = std::chrono::milliseconds(200)});
     EXPECT_TRUE(runner.ok()) << runner.status();
     return *std::move(runner);

@@ -155,7 +155,8 @@ void RunAnyWay(const ModelConfig& config, WeightDtype dtype, uint64_t seed) {
        {std::vector<uint32_t>{1, 2, 3, 4}, std::vector<uint32_t>{2}, std::vector<uint32_t>{1, 4}}) {
     models.emplace_back(config, kSeed, cuts, dtype);
     EXPECT_EQ(models.back().front->fingerprint(), whole->fingerprint());
-    places.emplace_back(models.back().Runner(kRows, 1 + int(random() % 2)), slot_bytes);
+    const int threads = 1 + int(random() % 2);
+    places.emplace_back(models.back().Runner(kRows, threads, 1 + random() % 40), slot_bytes);
   }
   std::deque<Progress> streams;
   for (const memory::LolaSettings& kind : Kinds()) {
