@@ -56,7 +56,9 @@ bool StageClientSession::Write(const v1::StageRequest& request) {
 
 bool StageClientSession::AwaitOpened() {
   v1::StageReply reply;
-  return stream_->Read(&reply) && reply.has_opened();
+  if (!stream_->Read(&reply)) return false;
+  if (!reply.has_opened()) context_.TryCancel();  // no stage: Finish must not wait for it
+  return reply.has_opened();
 }
 
 void StageClientSession::Pump() {

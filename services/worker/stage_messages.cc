@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "memory/limits.h"
+
 namespace lola::worker {
 namespace {
 
@@ -71,6 +73,10 @@ absl::StatusOr<engine::StageTerms> FromProto(const v1::StageTerms& message) {
   if (message.last_layer() < message.first_layer() || message.last_layer() == UINT32_MAX) {
     return absl::InvalidArgumentError(
         absl::StrCat("layers: ", message.first_layer(), " to ", message.last_layer()));
+  }
+  if (message.front().size() > memory::kWorkerAddressBytesMax) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "front: ", message.front().size(), " bytes, at most ", memory::kWorkerAddressBytesMax));
   }
   return engine::StageTerms{.front = message.front(),
                             .model_fingerprint = message.model_fingerprint(),

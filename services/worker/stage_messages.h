@@ -22,7 +22,7 @@ inline constexpr size_t kStagePieceBytes = size_t{1} << 20;
 inline constexpr size_t kStageCopiesMax = 64;
 
 v1::StageTerms ToProto(const engine::StageTerms& terms);
-// INVALID_ARGUMENT when the layers are no range.
+// INVALID_ARGUMENT when the layers are no range, or the name is too long.
 absl::StatusOr<engine::StageTerms> FromProto(const v1::StageTerms& message);
 v1::StageStepped ToProto(const engine::StageOutcome& outcome);
 engine::StageOutcome FromProto(const v1::StageStepped& message);

@@ -1,6 +1,7 @@
 // A model as a pipeline of processes, each with some of the layers: the tokens and states of a
 // single worker, whichever process is killed and wherever the stream moves.
 #include <gmock/gmock.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -42,6 +43,28 @@ std::vector<int32_t> Ids(const StreamClient& client) {
   std::vector<int32_t> ids;
   for (const ReceivedToken& token : client.tokens()) ids.push_back(token.id);
   return ids;
+}
+
+// What the process answers to grpc.health.v1.Health/Check: 1 serving, 2 not, -1 no answer. The two
+// bytes of its reply are read by hand; there is no generated client for it here.
+int Health(const std::string& address) {
+  grpc::GenericStub stub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
+  grpc::CompletionQueue queue;
+  const grpc::ByteBuffer request(nullptr, 0);
+  const auto call =
+      stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", request, &queue);
+  grpc::ByteBuffer reply;
+  grpc::Status status;
+  call->StartCall();
+  call->Finish(&reply, &status, &reply);
+  void* tag = nullptr;
+  bool ok = false;
+  queue.Next(&tag, &ok);
+  std::vector<grpc::Slice> slices;
+  if (!status.ok() || !reply.Dump(&slices).ok() || slices.empty()) return -1;
+  return slices[0].size() == 2 ? slices[0].begin()[1] : -1;
 }
 
 template <typename Condition>
@@ -152,6 +175,9 @@ TEST_F(PipelineTest, AStageKilledInMidGenerationSendsTheStreamToAnotherWorker) {
   EXPECT_EQ(Ids(client), expected);
   EXPECT_EQ(client.reattachments(), 0) << "the gateway must keep the client's call open";
   EXPECT_EQ(cluster_.OwnerOf("victim"), kSingle);
+  EXPECT_TRUE(Within(std::chrono::seconds(5), [&] {
+    return Health(cluster_.worker_address(kPipeline)) == 2;
+  })) << Health(cluster_.worker_address(kPipeline));
   // Until the stage is back operators read why, and afterwards the pipeline serves again.
   EXPECT_TRUE(Within(std::chrono::seconds(10), [&] {
     const std::string table = Lola({"workers"}).output;
@@ -159,6 +185,9 @@ TEST_F(PipelineTest, AStageKilledInMidGenerationSendsTheStreamToAnotherWorker) {
            table.find(cluster_.stage_address(kPipeline, 1)) != std::string::npos;
   })) << Lola({"workers"}).output;
   cluster_.StartAll();
+  EXPECT_TRUE(Within(std::chrono::seconds(5), [&] {
+    return Health(cluster_.worker_address(kPipeline)) == 1;
+  })) << Health(cluster_.worker_address(kPipeline));
   MoveTo("victim", kPipeline);
   ASSERT_EQ(client.Append("and on"), "") << cluster_.Logs();
   EXPECT_EQ(Digest("victim").size(), 32u);

@@ -313,6 +313,9 @@ TEST_F(StageTest, WrongMessagesEndTheSessionWithAReasonAndFreeTheStage) {
   *backwards.mutable_open() = ToProto(Terms());
   backwards.mutable_open()->set_last_layer(0);
   expect({backwards}, "layers: 1 to 0", false);
+  backwards.mutable_open()->set_last_layer(2);
+  backwards.mutable_open()->set_front(std::string(513, 'f'));
+  expect({backwards}, "front: 513 bytes", false);
   expect({more}, "op: 0 is none of");
   expect({copy}, "slot: 99");
   expect({load}, "mode");
