@@ -46,13 +46,19 @@ RecordHeader& StreamState::mutable_header() {
 }
 
 void StreamState::Reset(const std::array<std::byte, 16>& model_fingerprint) {
-  std::memset(record_.data(), 0, record_.size());
+  std::memset(record_.data() + kPageBytes, 0, record_.size() - kPageBytes);
+  WriteHeader(model_fingerprint, 0);
+}
+
+void StreamState::WriteHeader(const std::array<std::byte, 16>& model_fingerprint,
+                              uint64_t position) {
+  std::memset(record_.data(), 0, kPageBytes);
   RecordHeader& header = mutable_header();
   header.magic = kRecordMagic;
   header.layout_version = layout_->layout_version();
   header.layers = layout_->geometry().layers;
   header.record_bytes = layout_->stride_bytes();
-  header.position = 0;
+  header.position = position;
   header.model_fingerprint = model_fingerprint;
   header.settings_fingerprint = layout_->settings().Fingerprint();
 }

@@ -42,6 +42,8 @@ class StreamState {
 
   // Makes the record an empty stream at position 0.
   void Reset(const std::array<std::byte, 16>& model_fingerprint);
+  // Writes the header page alone, for a record put together from its layers.
+  void WriteHeader(const std::array<std::byte, 16>& model_fingerprint, uint64_t position);
 
   // Ok when the header fits the layout (magic, version, sizes, settings) and, unless empty, the
   // model. DATA_LOSS or FAILED_PRECONDITION naming field and both values. Also checks that counters

@@ -22,6 +22,19 @@ std::string Ranges(const google::protobuf::RepeatedField<uint32_t>& numbers) {
   return text;
 }
 
+// Where the layers of a pipeline are: "0-3 here, 4-7 at host:port"; "all" of a single worker.
+std::string Layers(const v1::WorkerInfo& info) {
+  if (info.stages_size() == 0) return info.model_fingerprint().empty() ? "" : "all";
+  const auto range = [](uint32_t first, uint32_t last) {
+    return std::to_string(first) + (last > first ? "-" + std::to_string(last) : "");
+  };
+  std::string text = range(0, info.stages(0).first_layer() - 1) + " here";
+  for (const v1::PipelineStage& stage : info.stages()) {
+    text += ", " + range(stage.first_layer(), stage.last_layer()) + " at " + stage.address();
+  }
+  return OneLine(text);
+}
+
 }  // namespace
 
 absl::Status Migrate(const Connection& connection, const CliFlags& flags) {
@@ -65,7 +78,7 @@ absl::Status Workers(const Connection& connection, const CliFlags& flags) {
     return absl::OkStatus();
   }
   std::vector<std::vector<std::string>> rows = {
-      {"WORKER", "STATE", "SLOTS", "STREAMS", "QUEUE", "STEPS", "TOKENS", "PROBLEM"}};
+      {"WORKER", "STATE", "SLOTS", "STREAMS", "QUEUE", "STEPS", "TOKENS", "LAYERS", "PROBLEM"}};
   for (const v1::WorkerStatus& worker : reply->workers()) {
     const v1::WorkerInfo& info = worker.info();
     rows.push_back({worker.address(),
@@ -74,7 +87,8 @@ absl::Status Workers(const Connection& connection, const CliFlags& flags) {
                                       : "healthy",
                     std::to_string(info.slots_used()) + "/" + std::to_string(info.slots()),
                     Grouped(info.open_streams()), Grouped(info.queue_depth()),
-                    Grouped(info.steps()), Grouped(info.tokens()), OneLine(worker.problem())});
+                    Grouped(info.steps()), Grouped(info.tokens()), Layers(info),
+                    OneLine(worker.problem())});
   }
   PrintText(Table(rows));
   return absl::OkStatus();

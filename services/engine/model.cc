@@ -29,6 +29,27 @@ ModelConfig Shape(uint32_t layers, uint32_t hidden, uint32_t query_heads, uint32
   return config;
 }
 
+absl::StatusOr<LayerRange> RangeOf(const ModelConfig& config, const LoadOptions& options) {
+  const LayerRange range = options.layers.value_or(LayerRange{0, config.geometry.layers});
+  const absl::Status valid = CheckLayerRange(range, config.geometry.layers);
+  if (!valid.ok()) return valid;
+  return range;
+}
+
+std::unique_ptr<Model::Impl> Assemble(ModelConfig config, const LayerRange& layers,
+                                      WeightDtype dtype, ModelWeights weights) {
+  auto impl = std::make_unique<Model::Impl>();
+  impl->layers = layers;
+  impl->layers_geometry = CutGeometry(config.geometry, layers);
+  impl->dtype = dtype;
+  impl->weights = std::move(weights);
+  impl->fingerprint_hex = memory::ToHex(impl->weights.fingerprint);
+  impl->frequencies =
+      kernels::RopeFrequencies(config.geometry.head_dim, config.rope_theta, config.rope_scaling);
+  impl->config = std::move(config);
+  return impl;
+}
+
 }  // namespace
 
 absl::StatusOr<WeightDtype> ParseWeightDtype(std::string_view text) {
@@ -66,33 +87,27 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& model_dir,
                                                    const LoadOptions& options) {
   absl::StatusOr<ModelConfig> config = LoadModelConfig(model_dir);
   if (!config.ok()) return config.status();
-  absl::StatusOr<ModelWeights> weights = LoadWeights(model_dir, *config, options.dtype);
+  const absl::StatusOr<LayerRange> layers = RangeOf(*config, options);
+  if (!layers.ok()) return layers.status();
+  absl::StatusOr<ModelWeights> weights = LoadWeights(model_dir, *config, options.dtype, *layers);
   if (!weights.ok()) return weights.status();
-  auto impl = std::make_unique<Impl>();
-  impl->config = *std::move(config);
-  impl->dtype = options.dtype;
-  impl->weights = *std::move(weights);
-  impl->fingerprint_hex = memory::ToHex(impl->weights.fingerprint);
-  impl->frequencies = kernels::RopeFrequencies(impl->config.geometry.head_dim,
-                                               impl->config.rope_theta, impl->config.rope_scaling);
-  return std::unique_ptr<Model>(new Model(std::move(impl)));
+  return std::unique_ptr<Model>(
+      new Model(Assemble(*std::move(config), *layers, options.dtype, *std::move(weights))));
 }
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Random(const ModelConfig& config, uint64_t seed,
                                                      const LoadOptions& options) {
   const absl::Status valid = config.geometry.Validate();
   if (!valid.ok()) return valid;
-  auto impl = std::make_unique<Impl>();
-  impl->config = config;
-  impl->dtype = options.dtype;
-  impl->weights = RandomWeights(config, seed, options.dtype);
-  impl->fingerprint_hex = memory::ToHex(impl->weights.fingerprint);
-  impl->frequencies =
-      kernels::RopeFrequencies(config.geometry.head_dim, config.rope_theta, config.rope_scaling);
-  return std::unique_ptr<Model>(new Model(std::move(impl)));
+  const absl::StatusOr<LayerRange> layers = RangeOf(config, options);
+  if (!layers.ok()) return layers.status();
+  return std::unique_ptr<Model>(new Model(Assemble(
+      config, *layers, options.dtype, RandomWeights(config, seed, options.dtype, *layers))));
 }
 
 const ModelConfig& Model::config() const { return impl_->config; }
+const LayerRange& Model::layers() const { return impl_->layers; }
+const memory::ModelGeometry& Model::layers_geometry() const { return impl_->layers_geometry; }
 const ModelWeights& Model::weights() const { return impl_->weights; }
 std::span<const double> Model::rope_frequencies() const { return impl_->frequencies; }
 const std::string& Model::fingerprint() const { return impl_->fingerprint_hex; }

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -23,6 +24,7 @@
 #include "memory/stream/settings.h"
 #include "memory/stream/statistics.h"
 #include "services/engine/config.h"
+#include "services/engine/layer_range.h"
 #include "services/engine/sampler.h"
 
 namespace lola::engine {
@@ -33,16 +35,23 @@ absl::StatusOr<WeightDtype> ParseWeightDtype(std::string_view text);
 
 struct LoadOptions {
   WeightDtype dtype = WeightDtype::kFloat32;  // how matrices are packed; norms and maps stay fp32
+  // Keeps the weights of these layers only, for a pipeline of processes: the embedding with layer
+  // 0, final norm and head with the last layer. Absent: all.
+  std::optional<LayerRange> layers;
 };
 
-// A run of tokens of one stream inside a pass.
+// A run of tokens of one stream inside a pass. A model that holds a range of the layers works on
+// records of its range (CutLayout, CutSettings) and takes or gives rows of the residual stream
+// where its range does not begin with layer 0 or end with the last one.
 struct Segment {
   std::span<std::byte> record;                     // the stream's record; advanced in place
   const memory::StateLayout* layout = nullptr;     // of the record
   const memory::LolaSettings* settings = nullptr;  // resolved
-  std::span<const int32_t> tokens;                 // at least one
-  uint32_t logits_rows = 1;                        // logits wanted for the last n tokens; 0 = none
-  float* logits = nullptr;  // out [logits_rows, vocab]; may be null when logits_rows == 0
+  std::span<const int32_t> tokens;                 // at least one; not read after layer 0
+  std::span<const float> hidden_in;                // [rows, hidden], when layer 0 is elsewhere
+  std::span<float> hidden_out;  // out [rows, hidden], when the last layer is elsewhere
+  uint32_t logits_rows = 1;     // logits wanted for the last n tokens; 0 = none
+  float* logits = nullptr;      // out [logits_rows, vocab]; may be null when logits_rows == 0
   memory::MemoryStats* stats = nullptr;  // counters are added here; may be null
   size_t slot = 0;  // where the record lives, for executors that do not use `record`
   // Asks for a token after the last one; honoured by executors that sample themselves
@@ -112,19 +121,31 @@ class Model {
   const ModelWeights& weights() const;
   std::span<const double> rope_frequencies() const;  // [head_dim / 2]
 
+  // The layers whose weights are here, and the shape of a model that had no others. `config` and
+  // `geometry` are always the whole model's.
+  const LayerRange& layers() const;
+  const memory::ModelGeometry& layers_geometry() const;
+  bool has_first_layer() const { return layers().first == 0; }
+  bool has_last_layer() const { return layers().end == geometry().layers; }
+  bool whole() const { return has_first_layer() && has_last_layer(); }
+
   // 32 hex digits: XXH3-128 over configuration and all tensors in name order, packing excluded
-  // except for the dtype, which changes results.
+  // except for the dtype, which changes results. Of the whole model, whatever layers are here.
   const std::string& fingerprint() const;
   // The same as 16 bytes, as record headers hold it.
   const std::array<std::byte, 16>& fingerprint_bytes() const;
   WeightDtype dtype() const;
-  uint64_t parameters() const;
-  uint64_t weight_bytes() const;
+  uint64_t parameters() const;    // of the layers that are here
+  uint64_t weight_bytes() const;  // the same
 
   // OK when `settings` can run on this model: Validate(geometry), softmax mode only when the model
   // has no LoLA weights (its feature_dim is 0), and no softmax window beyond config's
   // sliding_window.
+  // Settings are the whole model's.
   absl::Status CheckSettings(const memory::LolaSettings& settings) const;
+
+  // Why Step would refuse the segment with nothing touched, see Segment::status; else OK.
+  absl::Status CheckSegment(const Segment& segment) const;
 
   // One pass over all rows of all segments. INVALID_ARGUMENT when the call as a whole is wrong (no
   // rows, more rows than the workspace has); per-segment trouble is in Segment::status and leaves

@@ -1,4 +1,5 @@
-// Private parts of Model and StepWorkspace; included by model.cc and step.cc only.
+// Private parts of Model and StepWorkspace; included by model.cc, step.cc and step_workspace.cc
+// only.
 #ifndef LOLA_SERVICES_ENGINE_MODEL_IMPL_H_
 #define LOLA_SERVICES_ENGINE_MODEL_IMPL_H_
 
@@ -19,6 +20,8 @@ namespace lola::engine {
 
 struct Model::Impl {
   ModelConfig config;
+  LayerRange layers;
+  memory::ModelGeometry layers_geometry;
   WeightDtype dtype;
   ModelWeights weights;
   std::string fingerprint_hex;
@@ -65,7 +68,7 @@ struct StepWorkspace::Buffers {
   std::vector<float> attended;  // [max_rows, Hq d]
   std::vector<float> gate_up;   // [max_rows, 2 ffn]
   std::vector<float> cos, sin;  // [max_rows, d / 2]: absolute rotations
-  std::vector<float> head_in;   // [kHeadRows, hidden]
+  std::vector<float> head_in;   // [kHeadRows, hidden]; both empty without the last layer
   std::vector<float> head_out;  // [kHeadRows, vocab]
   std::vector<ActiveSegment> active;
   std::vector<MemoryTask> tasks;

@@ -31,6 +31,12 @@ class Stopwatch {
   Clock::time_point last_ = Clock::now();
 };
 
+// Of any model: whole, or a range that reads rows of the residual stream.
+size_t RowsOf(const Segment& segment, const Model::Impl& model) {
+  if (model.layers.first == 0) return segment.tokens.size();
+  return segment.hidden_in.size() / model.config.geometry.hidden;
+}
+
 absl::Status CheckTokens(const Segment& segment, uint32_t vocab) {
   for (size_t i = 0; i < segment.tokens.size(); ++i) {
     const int32_t token = segment.tokens[i];
@@ -40,6 +46,14 @@ absl::Status CheckTokens(const Segment& segment, uint32_t vocab) {
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckAdmission(const Segment& segment, const Model::Impl& model) {
+  const bool first = model.layers.first == 0;
+  absl::Status status =
+      first ? CheckTokens(segment, model.config.geometry.vocab) : absl::OkStatus();
+  if (!status.ok()) return status;
+  return memory::StreamState(segment.layout, segment.record).CheckRoom(RowsOf(segment, model));
 }
 
 bool AllFinite(const float* values, size_t count) {
@@ -57,13 +71,20 @@ bool AllFinite(const float* values, size_t count) {
 class Pass {
  public:
   Pass(const Model::Impl& model, StepWorkspace::Buffers& buffers, ThreadPool& pool)
-      : model_(model), g_(model.config.geometry), b_(buffers), pool_(pool) {}
+      : model_(model),
+        g_(model.config.geometry),
+        first_(model.layers.first == 0),
+        last_(model.layers.end == g_.layers),
+        b_(buffers),
+        pool_(pool) {}
 
   void Admit(std::span<Segment> segments);
   void Run();
 
  private:
+  void CheckShapes(const Segment& segment) const;
   void Embed();
+  void HandOn();
   void FillRotations();
   void Layer(uint32_t index);
   void RunTask(uint32_t layer, MemoryTask& task, int worker);
@@ -75,12 +96,26 @@ class Pass {
   float* LogitsRow(size_t segment, size_t row) const;
 
   const Model::Impl& model_;
-  const memory::ModelGeometry& g_;
+  const memory::ModelGeometry& g_;  // of the whole model
+  const bool first_, last_;         // layer 0 is here, the last layer is here
   StepWorkspace::Buffers& b_;
   ThreadPool& pool_;
   Stopwatch watch_;
   size_t rows_ = 0;
 };
+
+// What callers may not get wrong.
+void Pass::CheckShapes(const Segment& segment) const {
+  LOLA_CHECK(segment.layout != nullptr && segment.settings != nullptr);
+  LOLA_CHECK(segment.layout->geometry() == model_.layers_geometry &&
+             segment.layout->settings() == *segment.settings);
+  const size_t rows = RowsOf(segment, model_);
+  LOLA_CHECK(first_ || segment.hidden_in.size() == rows * g_.hidden);
+  LOLA_CHECK(last_ || segment.hidden_out.size() == rows * g_.hidden);
+  const size_t logits_rows = last_ ? segment.logits_rows : 0;
+  LOLA_CHECK(logits_rows <= rows);
+  LOLA_CHECK(logits_rows == 0 || segment.logits != nullptr);
+}
 
 // Checks every segment and lists those that take part.
 void Pass::Admit(std::span<Segment> segments) {
@@ -88,20 +123,17 @@ void Pass::Admit(std::span<Segment> segments) {
   b_.tasks.clear();
   rows_ = 0;
   for (Segment& segment : segments) {
-    LOLA_CHECK(segment.layout != nullptr && segment.settings != nullptr);
-    LOLA_CHECK(segment.layout->geometry() == g_ && segment.layout->settings() == *segment.settings);
-    LOLA_CHECK(segment.logits_rows <= segment.tokens.size());
-    LOLA_CHECK(segment.logits_rows == 0 || segment.logits != nullptr);
-    const memory::StreamState state(segment.layout, segment.record);
-    segment.status = CheckTokens(segment, g_.vocab);
-    if (segment.status.ok()) segment.status = state.CheckRoom(segment.tokens.size());
+    CheckShapes(segment);
+    const size_t rows = RowsOf(segment, model_);
+    segment.status = CheckAdmission(segment, model_);
     if (!segment.status.ok()) continue;
+    const memory::StreamState state(segment.layout, segment.record);
     ActiveSegment active{};
     active.segment = &segment;
     active.plan = b_.FindPlan(*segment.layout);
     active.position = state.position();
     active.first_row = rows_;
-    active.rows = segment.tokens.size();
+    active.rows = rows;
     rows_ += active.rows;
     b_.active.push_back(active);
   }
@@ -116,10 +148,22 @@ void Pass::Admit(std::span<Segment> segments) {
 
 void Pass::Embed() {
   for (const ActiveSegment& active : b_.active) {
-    for (size_t i = 0; i < active.rows; ++i) {
-      model_.weights.Embed(active.segment->tokens[i],
-                           b_.x.data() + (active.first_row + i) * g_.hidden);
+    float* row = b_.x.data() + active.first_row * g_.hidden;
+    if (!first_) {
+      std::copy_n(active.segment->hidden_in.data(), active.rows * g_.hidden, row);
+      continue;
     }
+    for (size_t i = 0; i < active.rows; ++i) {
+      model_.weights.Embed(active.segment->tokens[i], row + i * g_.hidden);
+    }
+  }
+}
+
+// The residual stream as the next range of layers takes it up: nothing is lost on the way.
+void Pass::HandOn() {
+  for (const ActiveSegment& active : b_.active) {
+    std::copy_n(b_.x.data() + active.first_row * g_.hidden, active.rows * g_.hidden,
+                active.segment->hidden_out.data());
   }
 }
 
@@ -291,78 +335,20 @@ void Pass::Run() {
   Embed();
   FillRotations();
   watch_.Lap(b_.times.norm_ns);
-  for (uint32_t i = 0; i < g_.layers; ++i) Layer(i);
-  Heads();
-  watch_.Lap(b_.times.head_ns);
+  for (uint32_t i = 0; i < model_.layers.count(); ++i) Layer(i);
+  if (last_) {
+    Heads();
+    watch_.Lap(b_.times.head_ns);
+  } else {
+    HandOn();
+  }
   Finish();
 }
 
 }  // namespace
 
-SettingsPlan::SettingsPlan(const memory::LolaSettings& stream_settings,
-                           std::span<const double> frequencies)
-    : settings(stream_settings) {
-  if (settings.mode == memory::Mode::kLola &&
-      settings.memory_positions == memory::MemoryPositions::kConstant) {
-    distances = kernels::RotationTable(frequencies, 0, settings.window + settings.chunk);
-    memory = kernels::RotationTable(frequencies, settings.memory_distance, 1);
-  }
-}
-
-StepWorkspace::Buffers::Buffers(const Model& owner, size_t rows, int pool_threads)
-    : model(owner), max_rows(rows), threads(pool_threads) {
-  const memory::ModelGeometry& g = owner.geometry();
-  const size_t q_width = size_t{g.query_heads} * g.head_dim;
-  x.resize(rows * g.hidden);
-  normed.resize(rows * g.hidden);
-  qkv.resize(rows * (q_width + 2 * size_t{g.kv_heads} * g.head_dim));
-  attended.resize(rows * q_width);
-  gate_up.resize(rows * 2 * g.ffn);
-  cos.resize(rows * g.head_dim / 2);
-  sin.resize(rows * g.head_dim / 2);
-  head_in.resize(std::min(rows, kHeadRows) * g.hidden);
-  head_out.resize(std::min(rows, kHeadRows) * g.vocab);
-  active.reserve(rows);
-  tasks.reserve(rows * g.kv_heads);
-}
-
-SettingsPlan* StepWorkspace::Buffers::FindPlan(const memory::StateLayout& layout) {
-  for (const auto& plan : plans) {
-    if (plan->settings == layout.settings()) {
-      plan->last_used = clock;
-      return plan.get();
-    }
-  }
-  // Plans used by this pass stay; the oldest other one makes room.
-  const auto oldest =
-      std::min_element(plans.begin(), plans.end(),
-                       [](const auto& a, const auto& b) { return a->last_used < b->last_used; });
-  if (plans.size() >= kPlansMax && (*oldest)->last_used != clock) plans.erase(oldest);
-  plans.push_back(std::make_unique<SettingsPlan>(layout.settings(), model.impl_->frequencies));
-  plans.back()->last_used = clock;
-  for (const auto& buffers : scratch) buffers->Reserve(layout);
-  while (scratch.size() < static_cast<size_t>(threads)) {
-    scratch.push_back(std::make_unique<memory::Scratch>(layout));
-  }
-  return plans.back().get();
-}
-
-StepWorkspace::StepWorkspace(const Model& model, size_t max_rows, int threads)
-    : buffers_(std::make_unique<Buffers>(model, max_rows, threads)) {
-  LOLA_CHECK(max_rows > 0 && threads > 0);
-}
-StepWorkspace::~StepWorkspace() = default;
-size_t StepWorkspace::max_rows() const { return buffers_->max_rows; }
-const StepTimes& StepWorkspace::times() const { return buffers_->times; }
-
-size_t StepWorkspace::bytes() const {
-  const Buffers& b = *buffers_;
-  size_t floats = 0;
-  for (const auto* buffer : {&b.x, &b.normed, &b.qkv, &b.attended, &b.gate_up, &b.cos, &b.sin,
-                             &b.head_in, &b.head_out}) {
-    floats += buffer->size();
-  }
-  return floats * sizeof(float) + b.tasks.capacity() * sizeof(MemoryTask);
+absl::Status Model::CheckSegment(const Segment& segment) const {
+  return CheckAdmission(segment, *impl_);
 }
 
 absl::Status Model::Step(std::span<Segment> segments, StepWorkspace& workspace,
@@ -371,8 +357,9 @@ absl::Status Model::Step(std::span<Segment> segments, StepWorkspace& workspace,
   LOLA_CHECK(&buffers.model == this && pool.threads() <= buffers.threads);
   size_t rows = 0;
   for (const Segment& segment : segments) {
-    if (segment.tokens.empty()) return absl::InvalidArgumentError("segment: no tokens");
-    rows += segment.tokens.size();
+    const size_t of_segment = RowsOf(segment, *impl_);
+    if (of_segment == 0) return absl::InvalidArgumentError("segment: no tokens");
+    rows += of_segment;
   }
   if (rows == 0 || rows > buffers.max_rows) {
     return absl::InvalidArgumentError(

@@ -42,7 +42,10 @@ using Targets = std::map<std::string, Target>;
 // The parts of ModelWeights, allocated and empty, and the tensors that fill them.
 class Builder {
  public:
-  Builder(const ModelConfig& config, Dtype dtype) : config_(config), dtype_(dtype) {}
+  Builder(const ModelConfig& config, Dtype dtype, std::optional<LayerRange> layers)
+      : config_(config),
+        dtype_(dtype),
+        layers_(layers.value_or(LayerRange{0, config.geometry.layers})) {}
 
   // Leaves what was filled in `weights`; it must not move while targets are in use.
   Targets Prepare(ModelWeights& weights);
@@ -62,6 +65,7 @@ class Builder {
 
   const ModelConfig& config_;
   const Dtype dtype_;
+  const LayerRange layers_;
   Targets targets_;
 };
 
@@ -106,9 +110,15 @@ void Builder::Layer(uint32_t index, LayerWeights& layer) {
 void Builder::Ends(ModelWeights& weights) {
   const memory::ModelGeometry& g = config_.geometry;
   const std::string embedding = "model.embed_tokens.weight";
-  Values("model.norm.weight", {g.hidden}, &weights.norm);
-  if (config_.tied_embeddings) return Matrix({{embedding, g.vocab}}, g.hidden, &weights.head);
-  Matrix({{"lm_head.weight", g.vocab}}, g.hidden, &weights.head);
+  const bool first = layers_.first == 0, last = layers_.end == g.layers;
+  weights.hidden = g.hidden;
+  if (last) Values("model.norm.weight", {g.hidden}, &weights.norm);
+  if (config_.tied_embeddings) {
+    if (first || last) Matrix({{embedding, g.vocab}}, g.hidden, &weights.head);
+    return;
+  }
+  if (last) Matrix({{"lm_head.weight", g.vocab}}, g.hidden, &weights.head);
+  if (!first) return;
   if (dtype_ == Dtype::kFloat32) return Values(embedding, {g.vocab, g.hidden}, &weights.embedding);
   Target target{.shape = {g.vocab, g.hidden}, .rounded = &weights.embedding_bf16};
   weights.embedding_bf16.resize(target.elements());
@@ -116,8 +126,10 @@ void Builder::Ends(ModelWeights& weights) {
 }
 
 Targets Builder::Prepare(ModelWeights& weights) {
-  weights.layers.resize(config_.geometry.layers);
-  for (uint32_t i = 0; i < config_.geometry.layers; ++i) Layer(i, weights.layers[i]);
+  weights.layers.resize(layers_.count());
+  for (uint32_t i = layers_.first; i < layers_.end; ++i) {
+    Layer(i, weights.layers[i - layers_.first]);
+  }
   Ends(weights);
   for (const auto& [name, target] : targets_) weights.parameters += target.elements();
   return std::move(targets_);
@@ -253,7 +265,7 @@ absl::Status FillFromFiles(const TensorSet& files, const Targets& targets,
 }  // namespace
 
 void ModelWeights::Embed(int32_t token, float* row) const {
-  const size_t hidden = norm.size(), first = static_cast<size_t>(token) * hidden;
+  const size_t first = static_cast<size_t>(token) * hidden;
   if (!embedding.empty()) {
     std::copy_n(embedding.data() + first, hidden, row);
   } else if (!embedding_bf16.empty()) {
@@ -264,11 +276,11 @@ void ModelWeights::Embed(int32_t token, float* row) const {
 }
 
 absl::StatusOr<ModelWeights> LoadWeights(const std::string& model_dir, const ModelConfig& config,
-                                         Dtype dtype) {
+                                         Dtype dtype, std::optional<LayerRange> layers) {
   const absl::StatusOr<TensorSet> files = TensorSet::Open(model_dir);
   if (!files.ok()) return files.status();
   ModelWeights weights;
-  Builder builder(config, dtype);
+  Builder builder(config, dtype, layers);
   const Targets targets = builder.Prepare(weights);
   Fingerprint fingerprint(config, dtype);
   const absl::Status filled = FillFromFiles(*files, targets, fingerprint);
@@ -280,9 +292,10 @@ absl::StatusOr<ModelWeights> LoadWeights(const std::string& model_dir, const Mod
   return weights;
 }
 
-ModelWeights RandomWeights(const ModelConfig& config, uint64_t seed, Dtype dtype) {
+ModelWeights RandomWeights(const ModelConfig& config, uint64_t seed, Dtype dtype,
+                           std::optional<LayerRange> layers) {
   ModelWeights weights;
-  Builder builder(config, dtype);
+  Builder builder(config, dtype, layers);
   std::vector<float> block;
   for (const auto& [name, target] : builder.Prepare(weights)) {
     const Reader draw = DrawTensor(seed, config.geometry.layers, name, target.shape);

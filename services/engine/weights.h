@@ -6,12 +6,14 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/gemm/gemm.h"
 #include "services/engine/config.h"
+#include "services/engine/layer_range.h"
 
 namespace lola::engine {
 
@@ -26,20 +28,23 @@ struct LayerWeights {
   std::vector<float> gate;          // [Hq], sigmoid applied; empty without LoLA
 };
 
+// Of a range of the layers: the embedding (or its tied matrix) is there with layer 0, norm and head
+// with the last layer; what is elsewhere is empty.
 struct ModelWeights {
+  size_t hidden = 0;
   // [vocab, hidden], in one of these: float32 weights keep float32, others bfloat16. Both empty
   // when the embedding is tied: rows are then taken from `head`.
   std::vector<float> embedding;
   std::vector<kernels::BFloat16> embedding_bf16;
-  std::vector<LayerWeights> layers;
-  std::vector<float> norm;     // [hidden]
-  kernels::PackedMatrix head;  // [vocab, hidden]
+  std::vector<LayerWeights> layers;  // of the range
+  std::vector<float> norm;           // [hidden]
+  kernels::PackedMatrix head;        // [vocab, hidden]
 
   std::array<std::byte, 16> fingerprint{};
   uint64_t parameters = 0;  // tied ones counted once
   uint64_t bytes = 0;
 
-  // Writes the embedding of a token. REQUIRES: 0 <= token < vocab.
+  // Writes the embedding of a token. REQUIRES: 0 <= token < vocab, layer 0 is here.
   void Embed(int32_t token, float* row) const;
 };
 
@@ -47,12 +52,16 @@ struct ModelWeights {
 // finite; names without a use are ignored. Errors name tensor, field and value.
 //
 // Memory: what the packed weights need and a few MiB. Files are mapped, each tensor is read once
-// and its pages are let go.
+// and its pages are let go. Tensors of layers that are not in `layers` (absent: all) are read too,
+// for the fingerprint, which is the whole model's; nothing of them is kept or checked.
 absl::StatusOr<ModelWeights> LoadWeights(const std::string& model_dir, const ModelConfig& config,
-                                         kernels::Dtype dtype);
+                                         kernels::Dtype dtype,
+                                         std::optional<LayerRange> layers = std::nullopt);
 
 // Weights drawn from `seed`: uniform, never zero, scaled so that activations stay of order one.
-ModelWeights RandomWeights(const ModelConfig& config, uint64_t seed, kernels::Dtype dtype);
+// Those of a layer do not depend on which others are built.
+ModelWeights RandomWeights(const ModelConfig& config, uint64_t seed, kernels::Dtype dtype,
+                           std::optional<LayerRange> layers = std::nullopt);
 
 // What ModelWeights::parameters and bytes will be, without building them.
 struct WeightsSize {

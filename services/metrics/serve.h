@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "services/metrics/exporter.h"
 #include "services/rpc/server_runner.h"
 
@@ -18,6 +19,8 @@ struct ServedProcess {
   std::string metrics_bind;  // host:port of /metrics; empty: off
   std::vector<grpc::Service*> services;
   Source series;
+  // What the health service answers, asked ten times a second; null: always well. Any thread.
+  std::function<absl::Status()> health;
   std::function<void(const rpc::Server&)> listening;     // before clients come; may be null
   std::function<void(std::chrono::milliseconds)> drain;  // with the deadline; see RunUntilSignal
 };

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/core/cpu.h"
 #include "memory/stream/layout.h"
+#include "services/engine/weights.h"
 #include "services/rpc/limits.h"
 
 namespace lola::worker {
@@ -280,7 +281,7 @@ v1::ModelInfo DescribeModel(const engine::Model& model, const std::string& name,
   info.set_feature_dim(geometry.feature_dim);
   info.set_ffn(geometry.ffn);
   info.set_vocab(geometry.vocab);
-  info.set_parameters(model.parameters());
+  info.set_parameters(engine::SizeOfWeights(model.config(), model.dtype()).parameters);
   info.set_weight_dtype(kernels::DtypeName(model.dtype()));
   *info.mutable_defaults() = ToProto(model.default_settings());
   info.set_state_bytes(memory::StateLayout(geometry, model.default_settings()).stride_bytes());

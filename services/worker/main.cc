@@ -7,6 +7,7 @@
 #include "services/rpc/logging.h"
 #include "services/rpc/options.h"
 #include "services/rpc/server_runner.h"
+#include "services/rpc/status_map.h"
 #include "services/worker/worker_flags.h"
 #include "services/worker/worker_series.h"
 #include "services/worker/worker_service.h"
@@ -32,11 +33,21 @@ void Register(lola::rpc::OptionSet& set, Flags& flags) {
   set.Add("metrics-bind", &flags.metrics_bind, "host:port of /metrics; empty: off");
   set.Add("map", &flags.map, "JSON file: which memory shard serves which partitions");
   lola::worker::RegisterWorkerFlags(set, &flags.worker);
+  lola::worker::RegisterPipelineFlags(set, &flags.worker);
   set.SetExamples(
-      "Example:\n  lola-worker --bind 127.0.0.1:50061 --map map.json --model models/passkey-1m");
+      "Examples:\n  lola-worker --bind 127.0.0.1:50061 --map map.json --model models/passkey-1m\n"
+      "  lola-stage --bind 127.0.0.1:50081 --layers 1-2 --model models/passkey-1m\n"
+      "  lola-worker --layers 0 --stages 127.0.0.1:50081 --map map.json "
+      "--model models/passkey-1m");
 }
 
 absl::Status Connect(const Flags& flags, lola::worker::WorkerOptions& options) {
+  options.front = flags.server.advertise.empty() ? flags.server.bind : flags.server.advertise;
+  for (const std::string& address : flags.worker.stages) {
+    auto channel = lola::rpc::MakeChannel(address, flags.peers);
+    if (!channel.ok()) return lola::rpc::Annotate(channel.status(), "--stages");
+    options.stages.push_back({address, *std::move(channel)});
+  }
   if (flags.map.empty()) return absl::InvalidArgumentError("--map: is required");
   auto map = lola::memory::PartitionMap::LoadFile(flags.map);
   if (!map.ok()) return map.status();
@@ -63,10 +74,12 @@ int main(int argc, char** argv) {
   if (status.ok()) status = lola::rpc::CheckBind(flags.server);
   lola::worker::WorkerOptions options = lola::worker::ToOptions(flags.worker);
   if (status.ok()) status = options.engine.Validate();
+  if (status.ok()) status = lola::worker::CheckPipelineFlags(flags.worker);
   if (status.ok()) status = Connect(flags, options);
   if (!status.ok()) return lola::rpc::ReportFatal(kProgram, status);
 
-  auto served = lola::worker::LoadServedModel(flags.worker.model, flags.worker.dtype);
+  auto served =
+      lola::worker::LoadServedModel(flags.worker.model, flags.worker.dtype, flags.worker.layers);
   if (!served.ok()) return lola::rpc::ReportFatal(kProgram, served.status());
   auto worker = lola::worker::WorkerService::Create(options, *served);
   if (!worker.ok()) return lola::rpc::ReportFatal(kProgram, worker.status());
@@ -75,7 +88,12 @@ int main(int argc, char** argv) {
       .server = flags.server,
       .metrics_bind = flags.metrics_bind,
       .services = {(*worker)->service()},
-      .series = [&](auto& page) { lola::worker::WriteWorker((*worker)->Stats(), {}, page); },
+      .series =
+          [&](auto& page) {
+            lola::worker::WriteWorker((*worker)->Stats(), {}, page);
+            lola::worker::WriteStageLinks((*worker)->StageStats(), {}, page);
+          },
+      .health = [&] { return (*worker)->Health(); },
       .listening = [&](const auto& server) { (*worker)->SetAddress(server.address()); },
       .drain =
           [&](std::chrono::milliseconds deadline) {

@@ -3,6 +3,7 @@
 #define LOLA_SERVICES_WORKER_RUNNER_H_
 
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "services/engine/runtime/model_runner.h"
@@ -10,11 +11,18 @@
 
 namespace lola::worker {
 
+struct MadeRunner {
+  std::unique_ptr<engine::ModelRunner> runner;
+  std::vector<std::shared_ptr<const StageLinkCounters>> stages;  // of a pipeline, in order
+};
+
+// With options.stages: a pipeline on CPUs whose first layers are the served model's; it is refused
+// with UNIMPLEMENTED for "cuda", INVALID_ARGUMENT when its layers are not those of a whole model.
+//
 // "auto" takes the GPU when there is one that can run the model, and says in the log what it chose
 // and why. "cuda" is refused with UNAVAILABLE and the reason where it is not possible;
 // INVALID_ARGUMENT for other words and numbers.
-absl::StatusOr<std::unique_ptr<engine::ModelRunner>> MakeRunner(const WorkerOptions& options,
-                                                                const ServedModel& served);
+absl::StatusOr<MadeRunner> MakeRunner(const WorkerOptions& options, const ServedModel& served);
 
 }  // namespace lola::worker
 

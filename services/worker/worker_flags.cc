@@ -41,6 +41,23 @@ void RegisterWorkerFlags(rpc::OptionSet& set, WorkerFlags* flags) {
           "streams wait so long for a shard that is away");
 }
 
+void RegisterPipelineFlags(rpc::OptionSet& set, WorkerFlags* flags) {
+  set.Add("layers", &flags->layers,
+          "first layers of the model, which run here: 0-15; the others run in --stages");
+  set.Add("stages", &flags->stages,
+          "host:port of the lola-stage processes with the other layers, in order");
+  set.Add("stage-patience", &flags->options.stage_patience,
+          "at start: stages that cannot be reached are waited for so long");
+}
+
+absl::Status CheckPipelineFlags(const WorkerFlags& flags) {
+  if (flags.layers.empty() == flags.stages.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      flags.layers.empty()
+          ? "--stages needs --layers: the first layers, which run here"
+          : "--layers: '" + flags.layers + "' needs --stages: where the other layers are");
+}
+
 WorkerOptions ToOptions(const WorkerFlags& flags) {
   WorkerOptions options = flags.options;
   options.engine.slot_bytes = flags.slot_bytes.value;

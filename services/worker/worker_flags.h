@@ -3,7 +3,9 @@
 #define LOLA_SERVICES_WORKER_WORKER_FLAGS_H_
 
 #include <string>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "services/rpc/options.h"
 #include "services/worker/worker_service.h"
 
@@ -14,6 +16,9 @@ struct WorkerFlags {
   std::string dtype = "float32";
   WorkerOptions options;  // `map` and `shards` are not flags of this set
   rpc::Bytes slot_bytes{0};
+  // A pipeline: see RegisterPipelineFlags.
+  std::string layers;
+  std::vector<std::string> stages;
 };
 
 // --model --dtype --backend --device --batch-invariant --threads --lease --slots --slot-bytes
@@ -21,6 +26,10 @@ struct WorkerFlags {
 // --idle-release --slot-slice --step-rows --prefill-rows --checkpoint-interval --snapshot-buffers
 // --uncommitted-tokens --queued-operations --queued-tokens --shard-patience.
 void RegisterWorkerFlags(rpc::OptionSet& set, WorkerFlags* flags);
+// --layers --stages --stage-patience: lola-worker only, one front per stage.
+void RegisterPipelineFlags(rpc::OptionSet& set, WorkerFlags* flags);
+// INVALID_ARGUMENT when one of --layers and --stages is given without the other.
+absl::Status CheckPipelineFlags(const WorkerFlags& flags);
 WorkerOptions ToOptions(const WorkerFlags& flags);
 
 }  // namespace lola::worker

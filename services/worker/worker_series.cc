@@ -94,6 +94,11 @@ void WriteResidency(const engine::EngineStatistics& stats, const metrics::Labels
         double(stats.queued_tokens));
   gauge("lola_worker_waiting_streams", "Streams waiting for a slot.", stats.waiting_for_slot);
   gauge("lola_worker_draining", "1 while this worker gives its streams away.", stats.draining);
+  gauge("lola_worker_model_lost", "1 while a device or a stage that runs the model is away.",
+        stats.model_lost);
+  count("lola_worker_model_losses_total",
+        "Times that a device or a stage was lost, each with all resident states.",
+        stats.model_losses);
   count("lola_worker_promotions_total", "States brought into a slot.", stats.promotions);
   count("lola_worker_demotions_total", "States moved from a slot to a shard.", stats.demotions);
   count("lola_worker_preemptions_total", "Demotions of running streams for waiting ones.",
@@ -166,6 +171,40 @@ void WriteWorker(const engine::EngineStatistics& stats, const metrics::Labels& l
   WriteResidency(stats, labels, page);
   WriteSafety(stats, labels, page);
   WriteMemory(stats, labels, page);
+}
+
+void WriteStageLinks(const std::vector<StageLinkStats>& stages, const metrics::Labels& labels,
+                     metrics::Page& page) {
+  for (const StageLinkStats& stage : stages) {
+    metrics::Labels own = With(labels, "stage", stage.address.c_str());
+    own.emplace_back("layers", stage.layers.ToString());
+    page.Gauge("lola_worker_stage_open", "1 while a session with the stage is open.", stage.open,
+               own);
+    page.Counter("lola_worker_stage_reconnects_total", "Sessions opened after the first one.",
+                 double(stage.sessions > 0 ? stage.sessions - 1 : 0), own);
+    constexpr char kBytes[] = "Rows, logits and states that went to a stage and came back.";
+    page.Counter("lola_worker_stage_bytes_total", kBytes, double(stage.bytes_sent),
+                 With(own, "direction", "sent"));
+    page.Counter("lola_worker_stage_bytes_total", kBytes, double(stage.bytes_received),
+                 With(own, "direction", "received"));
+    page.Histogram("lola_worker_stage_round_trip_seconds",
+                   "A step of a stage as the front sees it, the stage's work included; 0.1 ms "
+                   "doubling to 52 s.",
+                   Data(stage.round_trip_s), own);
+  }
+}
+
+void WriteStage(const StageStatistics& stats, metrics::Page& page) {
+  page.Gauge("lola_stage_open", "1 while a front has a session.", stats.open);
+  page.Gauge("lola_stage_slots", "State slots of the session.", double(stats.slots));
+  page.Gauge("lola_stage_slot_bytes", "Bytes of each of them.", double(stats.slot_bytes));
+  page.Counter("lola_stage_sessions_total", "Sessions opened.", double(stats.sessions));
+  page.Counter("lola_stage_refusals_total", "Fronts refused: busy, or another model.",
+               double(stats.refusals));
+  page.Counter("lola_stage_steps_total", "Passes of the layers.", double(stats.steps));
+  page.Counter("lola_stage_rows_total", "Rows of these passes.", double(stats.rows));
+  page.Counter("lola_stage_loads_total", "States brought into a slot.", double(stats.loads));
+  page.Counter("lola_stage_copies_total", "States copied for a snapshot.", double(stats.copies));
 }
 
 }  // namespace lola::worker

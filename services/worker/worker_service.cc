@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "lola/v1/worker.grpc.pb.h"
+#include "services/rpc/logging.h"
 #include "services/worker/convert.h"
 #include "services/worker/pair_contexts.h"
 #include "services/worker/serve_call.h"
@@ -138,6 +139,12 @@ class Handlers final : public v1::Worker::CallbackService {
   grpc::ServerUnaryReactor* DescribeWorker(grpc::CallbackServerContext* context,
                                            const v1::DescribeWorkerRequest*,
                                            v1::WorkerInfo* reply) override {
+    // Whoever asks whether we are well must not send anybody here.
+    if (const absl::Status health = worker_->engine().health(); !health.ok()) {
+      grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+      reactor->Finish(rpc::ToGrpc(health));
+      return reactor;
+    }
     const engine::EngineStatistics now = worker_->engine().statistics();
     reply->set_address(worker_->address());
     reply->set_instance(worker_->instance());
@@ -149,6 +156,13 @@ class Handlers final : public v1::Worker::CallbackService {
     reply->set_model_fingerprint(worker_->engine().model().fingerprint());
     reply->set_steps(now.steps);
     reply->set_tokens(now.prefill_tokens + now.decode_tokens);
+    for (const StageLinkStats& stage : worker_->StageStats()) {
+      v1::PipelineStage& one = *reply->add_stages();
+      one.set_address(stage.address);
+      one.set_first_layer(stage.layers.first);
+      one.set_last_layer(stage.layers.end - 1);
+      one.set_open(stage.open);
+    }
     return Now(context);
   }
 
@@ -182,6 +196,8 @@ class GrpcWorkerService final : public WorkerService {
   grpc::Service* service() override { return &handlers_; }
   void SetAddress(const std::string& address) override { worker_->SetAddress(address); }
   engine::EngineStatistics Stats() const override { return worker_->engine().statistics(); }
+  std::vector<StageLinkStats> StageStats() const override { return worker_->StageStats(); }
+  absl::Status Health() const override { return worker_->engine().health(); }
 
   uint32_t Drain(std::chrono::milliseconds deadline) override {
     auto drained = std::make_shared<std::promise<uint32_t>>();
@@ -200,28 +216,6 @@ class GrpcWorkerService final : public WorkerService {
 
 }  // namespace
 
-absl::StatusOr<ServedModel> LoadServedModel(const std::string& source, const std::string& dtype) {
-  auto parsed = engine::ParseWeightDtype(dtype);
-  if (!parsed.ok()) return parsed.status();
-  const engine::LoadOptions options{*parsed};
-  constexpr std::string_view kRandom = "random:";
-  if (source.starts_with(kRandom)) {
-    auto config = engine::NamedGeometry(source.substr(kRandom.size()));
-    if (!config.ok()) return config.status();
-    auto model = engine::Model::Random(*config, /*seed=*/1, options);
-    if (!model.ok()) return model.status();
-    return ServedModel{source, *std::move(model), engine::MakeByteTokenizer()};
-  }
-  auto model = engine::Model::Load(source, options);
-  if (!model.ok()) return model.status();
-  auto tokenizer = engine::LoadTokenizer(source);
-  if (!tokenizer.ok()) return tokenizer.status();
-  std::string name = source;
-  while (name.size() > 1 && name.back() == '/') name.pop_back();
-  name = name.substr(name.find_last_of('/') + 1);
-  return ServedModel{std::move(name), *std::move(model), *std::move(tokenizer)};
-}
-
 absl::StatusOr<std::unique_ptr<WorkerService>> WorkerService::Create(const WorkerOptions& options,
                                                                      const ServedModel& served) {
   ShardBackendOptions backend_options;
@@ -235,10 +229,11 @@ absl::StatusOr<std::unique_ptr<WorkerService>> WorkerService::Create(const Worke
   auto runner = MakeRunner(options, served);
   if (!runner.ok()) return runner.status();
   auto engine =
-      engine::Engine::Create(options.engine, *std::move(runner), served.tokenizer, *backend);
+      engine::Engine::Create(options.engine, std::move(runner->runner), served.tokenizer, *backend);
   if (!engine.ok()) return engine.status();
-  auto state = std::make_shared<WorkerState>(*std::move(backend), served.tokenizer,
-                                             *std::move(engine), instance, served.name);
+  auto state =
+      std::make_shared<WorkerState>(*std::move(backend), served.tokenizer, *std::move(engine),
+                                    instance, served.name, std::move(runner->stages));
   return std::unique_ptr<WorkerService>(new GrpcWorkerService(std::move(state)));
 }
 

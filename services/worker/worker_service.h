@@ -17,11 +17,14 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "memory/cluster/partition_map.h"
 #include "services/engine/runtime/options.h"
 #include "services/engine/runtime/statistics.h"
+#include "services/worker/stage_client.h"
 
 namespace grpc {
 class Channel;
@@ -44,6 +47,10 @@ struct WorkerOptions {
   std::chrono::milliseconds lease{5'000};
   memory::PartitionMap map = memory::PartitionMap::SingleShard("shard-0", "");
   std::map<std::string, std::shared_ptr<grpc::Channel>> shards;  // by shard id
+  // A pipeline: where the layers that the served model does not hold are, in order.
+  std::vector<StageEndpoint> stages;
+  std::string front = "worker";                      // our name for the stages
+  std::chrono::milliseconds stage_patience{30'000};  // at start
 };
 
 // Weights and tokenizer; several workers of one process may share them.
@@ -53,14 +60,25 @@ struct ServedModel {
   std::shared_ptr<const engine::Tokenizer> tokenizer;
 };
 
+// A model alone, for what never sees text.
+struct NamedModel {
+  std::string name;
+  std::shared_ptr<const engine::Model> model;
+};
+
 // `source`: a model directory, or "random:<geometry>" (tiny, 100m, llama-3.2-1b, llama-3.1-8b).
-// `dtype`: "float32", "bfloat16" or "int8". Errors name the file or field and the value.
-absl::StatusOr<ServedModel> LoadServedModel(const std::string& source, const std::string& dtype);
+// `dtype`: "float32", "bfloat16" or "int8". `layers`: the weights of these only, "4-7"; empty = of
+// all. Errors name the file or field and the value.
+absl::StatusOr<NamedModel> LoadNamedModel(const std::string& source, const std::string& dtype,
+                                          std::string_view layers = "");
+absl::StatusOr<ServedModel> LoadServedModel(const std::string& source, const std::string& dtype,
+                                            std::string_view layers = "");
 
 class WorkerService {
  public:
   // INVALID_ARGUMENT for bad options or a shard without a channel; RESOURCE_EXHAUSTED when the
-  // slots do not fit into memory.
+  // slots do not fit into memory; FAILED_PRECONDITION or UNAVAILABLE naming a stage that refused or
+  // could not be reached.
   static absl::StatusOr<std::unique_ptr<WorkerService>> Create(const WorkerOptions& options,
                                                                const ServedModel& served);
   virtual ~WorkerService() = default;
@@ -70,6 +88,9 @@ class WorkerService {
   // Where clients are sent to and what stream records name as owner.
   virtual void SetAddress(const std::string& address) = 0;
   virtual engine::EngineStatistics Stats() const = 0;
+  virtual std::vector<StageLinkStats> StageStats() const = 0;  // of a pipeline, in order
+  // OK while streams can be served. UNAVAILABLE while what runs the model is lost.
+  virtual absl::Status Health() const = 0;
   // Releases all streams and accepts nothing new; returns when empty or a little after the
   // deadline. The number of streams released.
   virtual uint32_t Drain(std::chrono::milliseconds deadline) = 0;

@@ -6,11 +6,13 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "services/engine/runtime/engine.h"
 #include "services/rpc/status_map.h"
 #include "services/worker/shard_backend.h"
+#include "services/worker/stage_client.h"
 
 namespace lola::worker {
 
@@ -18,18 +20,26 @@ class WorkerState {
  public:
   WorkerState(std::shared_ptr<ShardBackend> backend,
               std::shared_ptr<const engine::Tokenizer> tokenizer,
-              std::unique_ptr<engine::Engine> engine, std::string instance, std::string model_name)
+              std::unique_ptr<engine::Engine> engine, std::string instance, std::string model_name,
+              std::vector<std::shared_ptr<const StageLinkCounters>> stages)
       : backend_(std::move(backend)),
         tokenizer_(std::move(tokenizer)),
         engine_(std::move(engine)),
         instance_(std::move(instance)),
-        model_name_(std::move(model_name)) {}
+        model_name_(std::move(model_name)),
+        stages_(std::move(stages)) {}
 
   engine::Engine& engine() { return *engine_; }
   const std::shared_ptr<ShardBackend>& backend() const { return backend_; }
   const std::shared_ptr<const engine::Tokenizer>& tokenizer() const { return tokenizer_; }
   const std::string& instance() const { return instance_; }
   const std::string& model_name() const { return model_name_; }
+
+  std::vector<StageLinkStats> StageStats() const {
+    std::vector<StageLinkStats> all;
+    for (const auto& stage : stages_) all.push_back(stage->Now());
+    return all;
+  }
 
   std::string address() const {
     std::lock_guard lock(mu_);
@@ -47,6 +57,7 @@ class WorkerState {
   const std::unique_ptr<engine::Engine> engine_;
   const std::string instance_;
   const std::string model_name_;
+  const std::vector<std::shared_ptr<const StageLinkCounters>> stages_;
   mutable std::mutex mu_;
   std::string address_;  // guarded by mu_
 };

@@ -62,6 +62,10 @@ Cluster::Cluster(ClusterOptions options)
     worker_metrics_ports_.push_back(ReservePort());
   }
   for (int i = 0; i < options_.gateways; ++i) gateway_ports_.push_back(ReservePort());
+  for (const auto& [worker, cut] : options_.pipelines) {
+    for (size_t i = 0; i < cut.stages.size(); ++i) stage_ports_[worker].push_back(ReservePort());
+    stages_[worker].resize(cut.stages.size());
+  }
   shards_.resize(shard_ports_.size());
   workers_.resize(worker_ports_.size());
   gateways_.resize(gateway_ports_.size());
@@ -71,6 +75,7 @@ Cluster::Cluster(ClusterOptions options)
 Cluster::~Cluster() {
   gateways_.clear();
   workers_.clear();
+  stages_.clear();
   shards_.clear();
 }
 
@@ -131,9 +136,33 @@ void Cluster::StartWorker(int index, const std::map<std::string, std::string>& e
                                    folder_.path() + "/map.json",
                                    "--threads",
                                    "1"};
+  if (const auto cut = options_.pipelines.find(index); cut != options_.pipelines.end()) {
+    std::vector<std::string> stages;
+    for (size_t i = 0; i < cut->second.stages.size(); ++i) {
+      stages.push_back(stage_address(index, static_cast<int>(i)));
+    }
+    Append(argv, {"--layers", cut->second.front, "--stages", Join(stages)});
+  }
   Append(argv, options_.worker_flags);
   workers_[index] =
       ChildProcess(argv, folder_.path() + "/worker-" + std::to_string(index) + ".log", env);
+}
+
+void Cluster::StartStage(int worker, int index, const std::vector<std::string>& more) {
+  std::vector<std::string> argv = {Binary("lola-stage"),
+                                   "--bind",
+                                   stage_address(worker, index),
+                                   "--metrics-bind",
+                                   "127.0.0.1:0",
+                                   "--model",
+                                   options_.model,
+                                   "--layers",
+                                   options_.pipelines.at(worker).stages[index],
+                                   "--threads",
+                                   "1"};
+  Append(argv, more);
+  const std::string name = "stage-" + std::to_string(worker) + "-" + std::to_string(index);
+  stages_[worker][index] = ChildProcess(argv, folder_.path() + "/" + name + ".log");
 }
 
 void Cluster::StartGateway(int index, const std::map<std::string, std::string>& env) {
@@ -152,6 +181,11 @@ int Cluster::Revive() {
   int started = 0;
   for (size_t i = 0; i < shards_.size(); ++i) {
     if (!shards_[i].running()) StartShard(static_cast<int>(i)), ++started;
+  }
+  for (auto& [worker, stages] : stages_) {
+    for (size_t i = 0; i < stages.size(); ++i) {
+      if (!stages[i].running()) StartStage(worker, static_cast<int>(i)), ++started;
+    }
   }
   for (size_t i = 0; i < workers_.size(); ++i) {
     if (!workers_[i].running()) StartWorker(static_cast<int>(i)), ++started;

@@ -1,6 +1,6 @@
-// A whole system of real processes on loopback for end-to-end tests: memory shards, workers,
-// gateways, in a temporary folder, on ports picked at construction (so a restarted process keeps
-// its address). One thread at a time.
+// A whole system of real processes on loopback for end-to-end tests: memory shards, workers with
+// the stages of those that are pipelines, gateways, in a temporary folder, on ports picked at
+// construction (so a restarted process keeps its address). One thread at a time.
 #ifndef LOLA_TESTS_SUPPORT_CLUSTER_H_
 #define LOLA_TESTS_SUPPORT_CLUSTER_H_
 
@@ -15,6 +15,12 @@
 
 namespace lola::testing {
 
+// A worker that runs its model as a pipeline.
+struct PipelineCut {
+  std::string front;                // layers of the worker itself: "0"
+  std::vector<std::string> stages;  // of its lola-stage processes: "1", "2-3"
+};
+
 struct ClusterOptions {
   int shards = 2;
   int workers = 2;
@@ -23,6 +29,7 @@ struct ClusterOptions {
   std::vector<std::string> worker_flags;  // added to every worker
   std::vector<std::string> shard_flags;
   std::vector<std::string> gateway_flags;
+  std::map<int, PipelineCut> pipelines;  // by worker
 };
 
 class Cluster {
@@ -36,12 +43,18 @@ class Cluster {
   void StartShard(int index, const std::map<std::string, std::string>& env = {});
   void StartWorker(int index, const std::map<std::string, std::string>& env = {});
   void StartGateway(int index, const std::map<std::string, std::string>& env = {});
+  // One stage of a worker. `more` goes behind the usual flags, and wins.
+  void StartStage(int worker, int index, const std::vector<std::string>& more = {});
   // Returns when the address accepts connections; false after 30 s.
   static bool WaitListening(int port);
 
   ChildProcess& shard(int index) { return shards_[index]; }
   ChildProcess& worker(int index) { return workers_[index]; }
   ChildProcess& gateway(int index) { return gateways_[index]; }
+  ChildProcess& stage(int worker, int index) { return stages_[worker][index]; }
+  std::string stage_address(int worker, int index) const {
+    return Address(stage_ports_.at(worker)[index]);
+  }
   std::string shard_address(int index) const { return Address(shard_ports_[index]); }
   std::string worker_address(int index) const { return Address(worker_ports_[index]); }
   std::string gateway_address(int index) const { return Address(gateway_ports_[index]); }
@@ -68,7 +81,9 @@ class Cluster {
   const ClusterOptions options_;
   TempFolder folder_;
   std::vector<int> shard_ports_, worker_ports_, gateway_ports_, worker_metrics_ports_;
+  std::map<int, std::vector<int>> stage_ports_;
   std::vector<ChildProcess> shards_, workers_, gateways_;
+  std::map<int, std::vector<ChildProcess>> stages_;  // by worker
 };
 
 // Runs the `lola` command line with --endpoint at the cluster's first gateway.

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
 #include "memory/stream/stream_state.h"
 #include "services/engine/device/device_arena.h"
@@ -14,11 +15,35 @@
 namespace lola::engine {
 namespace {
 
+// What a device that failed said first. A failed device does not come back: CUDA's errors stay.
+class DeviceHealth {
+ public:
+  // Remembers UNAVAILABLE. Any thread.
+  absl::Status Seen(absl::Status status) {
+    if (!absl::IsUnavailable(status)) return status;
+    std::lock_guard lock(mu_);
+    if (lost_.ok()) lost_ = absl::UnavailableError(absl::StrCat("GPU lost: ", status.message()));
+    return lost_;
+  }
+  absl::Status health() const {
+    std::lock_guard lock(mu_);
+    return lost_;
+  }
+
+ private:
+  mutable std::mutex mu_;
+  absl::Status lost_;  // guarded by mu_
+};
+
 // Slots on a device.
 class DeviceStates : public ResidentStates {
  public:
-  DeviceStates(std::shared_ptr<cuda::Device> device, std::unique_ptr<DeviceArena> arena)
-      : device_(std::move(device)), arena_(std::move(arena)), taken_(arena_->slots()) {}
+  DeviceStates(std::shared_ptr<cuda::Device> device, std::unique_ptr<DeviceArena> arena,
+               std::shared_ptr<DeviceHealth> health)
+      : device_(std::move(device)),
+        health_(std::move(health)),
+        arena_(std::move(arena)),
+        taken_(arena_->slots()) {}
 
   DeviceArena& arena() { return *arena_; }
 
@@ -39,7 +64,7 @@ class DeviceStates : public ResidentStates {
                      const std::array<std::byte, 16>& model_fingerprint) override {
     std::vector<std::byte> record(layout.stride_bytes());
     memory::StreamState(&layout, record).Reset(model_fingerprint);
-    return arena_->Load(slot, record);
+    return health_->Seen(arena_->Load(slot, record));
   }
   Staging Stage(size_t, size_t bytes) override {
     std::byte* data = AllocateHost(bytes);
@@ -48,13 +73,14 @@ class DeviceStates : public ResidentStates {
     return {std::shared_ptr<void>(data, [device = device_](void* p) { device->FreePinned(p); }),
             std::span(data, bytes)};
   }
-  absl::Status Adopt(size_t slot, const Staging& staging) override {
-    return arena_->Load(slot, staging.bytes);
+  absl::Status Adopt(size_t slot, const memory::StateLayout&, const Staging& staging) override {
+    return health_->Seen(arena_->Load(slot, staging.bytes));
   }
   absl::StatusOr<StateCopy> Copy(size_t slot, std::span<std::byte> to) override {
     absl::StatusOr<DeviceArena::Copy> copy = arena_->CopyOut(slot, to);
     if (!copy.ok()) return copy.status();
-    return StateCopy([copy = *copy]() mutable { return copy.Wait(); });
+    return StateCopy(
+        [copy = *copy, health = health_]() mutable { return health->Seen(copy.Wait()); });
   }
   std::byte* AllocateHost(size_t bytes) override {
     return static_cast<std::byte*>(device_->AllocatePinned(bytes));
@@ -64,6 +90,7 @@ class DeviceStates : public ResidentStates {
 
  private:
   const std::shared_ptr<cuda::Device> device_;
+  const std::shared_ptr<DeviceHealth> health_;
   const std::unique_ptr<DeviceArena> arena_;
   std::vector<bool> taken_;
 };
@@ -87,7 +114,7 @@ class DeviceRunner : public ModelRunner {
                                                              size_t copies) override {
     auto arena = DeviceArena::Create(device_.get(), slot_bytes, slots, copies);
     if (!arena.ok()) return arena.status();
-    auto states = std::make_unique<DeviceStates>(device_, *std::move(arena));
+    auto states = std::make_unique<DeviceStates>(device_, *std::move(arena), health_);
     auto stepper = DeviceStepper::Create(
         model_, device_.get(), &states->arena(),
         {.rows_max = rows_max_, .logits_rows_max = std::min<size_t>(rows_max_, 256)});
@@ -111,7 +138,7 @@ class DeviceRunner : public ModelRunner {
       parts_.push_back(part);
     }
     memory::MemoryStats stats;
-    absl::Status status = stepper_->Step(parts_, &stats);
+    absl::Status status = health_->Seen(stepper_->Step(parts_, &stats));
     if (!status.ok()) return status;
     // What is not finite is in the segment it belongs to; the counters are of all of them together.
     stats.nonfinite_rows = stats.nonfinite_scores = 0;
@@ -123,9 +150,12 @@ class DeviceRunner : public ModelRunner {
     return absl::OkStatus();
   }
 
+  absl::Status health() const override { return health_->health(); }
+
  private:
   const std::shared_ptr<const Model> model_;
   const std::shared_ptr<cuda::Device> device_;
+  const std::shared_ptr<DeviceHealth> health_ = std::make_shared<DeviceHealth>();
   const size_t rows_max_;
   std::unique_ptr<DeviceStepper> stepper_;  // its arena belongs to the states, which live as long
   std::vector<DeviceSegment> parts_;
@@ -136,6 +166,11 @@ class DeviceRunner : public ModelRunner {
 absl::StatusOr<std::unique_ptr<ModelRunner>> MakeDeviceRunner(std::shared_ptr<const Model> model,
                                                               std::shared_ptr<cuda::Device> device,
                                                               size_t rows_max) {
+  if (!model->whole()) {
+    return absl::UnimplementedError(absl::StrCat("layers: ", model->layers().ToString(), " of ",
+                                                 model->geometry().layers,
+                                                 "; a GPU runs whole models only"));
+  }
   absl::Status fits = CheckDeviceSettings(model->default_settings(), model->geometry());
   if (!fits.ok()) return fits;
   return std::make_unique<DeviceRunner>(std::move(model), std::move(device), rows_max);

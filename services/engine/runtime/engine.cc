@@ -127,6 +127,8 @@ void Engine::Drain(std::chrono::milliseconds deadline, std::function<void(uint32
       [scheduler = scheduler_.get(), deadline, done] { scheduler->Drain(deadline, done); });
 }
 
+absl::Status Engine::health() const { return scheduler_->health(); }
+
 EngineStatistics Engine::statistics() const { return scheduler_->statistics(); }
 std::string Engine::instruction_class() const { return scheduler_->instruction_class(); }
 const EngineOptions& Engine::options() const { return scheduler_->options(); }

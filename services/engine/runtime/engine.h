@@ -80,6 +80,9 @@ class Engine {
   void Drain(std::chrono::milliseconds deadline, std::function<void(uint32_t)> done);
 
   EngineStatistics statistics() const;
+  // OK while streams can be served. UNAVAILABLE with the reason while what runs the model is lost:
+  // streams were given back, operations ended with it, attachments are refused with it.
+  absl::Status health() const;
   std::string instruction_class() const;  // of the model runner
   const EngineOptions& options() const;
   const Model& model() const;

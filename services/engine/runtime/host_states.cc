@@ -22,7 +22,9 @@ class HostStates : public ResidentStates {
   }
   // The slot's own bytes: a download writes where the state will be read.
   Staging Stage(size_t slot, size_t bytes) override { return {arena_, record(slot, bytes)}; }
-  absl::Status Adopt(size_t, const Staging&) override { return absl::OkStatus(); }
+  absl::Status Adopt(size_t, const memory::StateLayout&, const Staging&) override {
+    return absl::OkStatus();
+  }
   absl::StatusOr<StateCopy> Copy(size_t slot, std::span<std::byte> to) override {
     std::memcpy(to.data(), arena_->record(slot).data(), to.size());
     return StateCopy([] { return absl::OkStatus(); });

@@ -1,6 +1,8 @@
-// The model as the scheduler sees it: one call that advances many streams. The only other
-// implementations are in tests, where they break things on purpose.
-// Not thread-safe: Step is called from the scheduler thread only; the rest is immutable.
+// The model as the scheduler sees it: one call that advances many streams. Implementations: the
+// CPU (here), a device (services/engine/device), a pipeline of processes
+// (services/engine/pipeline). Not thread-safe: Step, MakeStates and Recover are called from the
+// scheduler thread only (MakeStates before it starts), health from any thread; the rest is
+// immutable.
 #ifndef LOLA_SERVICES_ENGINE_RUNTIME_MODEL_RUNNER_H_
 #define LOLA_SERVICES_ENGINE_RUNTIME_MODEL_RUNNER_H_
 
@@ -21,7 +23,8 @@ class ModelRunner {
   virtual ~ModelRunner() = default;
   virtual const Model& model() const = 0;
   virtual size_t rows_max() const = 0;
-  // As Model::Step.
+  // As Model::Step. UNAVAILABLE: what runs the model has failed (health() says so too), and no
+  // state on it is to be trusted.
   virtual absl::Status Step(std::span<Segment> segments) = 0;
 
   // True: Segment::sampling is honoured, and `logits` may be null with logits_rows 1.
@@ -36,6 +39,14 @@ class ModelRunner {
   // at the same time. RESOURCE_EXHAUSTED when they do not fit.
   virtual absl::StatusOr<std::unique_ptr<ResidentStates>> MakeStates(size_t slot_bytes,
                                                                      size_t slots, size_t copies);
+
+  // OK while Step can work. UNAVAILABLE with the reason from the moment a device or a process was
+  // lost: every state in its slots is lost, and Step refuses until Recover() is OK.
+  virtual absl::Status health() const { return absl::OkStatus(); }
+  // Called now and then while health() is not OK, once nobody relies on the slots' contents any
+  // more. Tries, without blocking, to become usable again; OK when it is. The default: what is lost
+  // stays lost.
+  virtual absl::Status Recover() { return health(); }
 };
 
 // Runs `model` with a thread pool and a workspace of its own.

@@ -1,6 +1,9 @@
 // The states of the streams that are resident: equal records in slots, in host memory or on a
 // device. Not thread-safe (the scheduler's), except StateCopy::Wait and the memory that Stage
 // returned, which one other thread may use.
+//
+// UNAVAILABLE from any of them means that what holds the states has failed: see
+// ModelRunner::health.
 #ifndef LOLA_SERVICES_ENGINE_RUNTIME_RESIDENT_STATES_H_
 #define LOLA_SERVICES_ENGINE_RUNTIME_RESIDENT_STATES_H_
 
@@ -37,8 +40,10 @@ class ResidentStates {
     std::span<std::byte> bytes;
   };
   virtual Staging Stage(size_t slot, size_t bytes) = 0;
-  virtual absl::Status Adopt(size_t slot, const Staging& staging) = 0;
-  // Starts a copy of the record as of the last step. RESOURCE_EXHAUSTED: too many are under way.
+  virtual absl::Status Adopt(size_t slot, const memory::StateLayout& layout,
+                             const Staging& staging) = 0;
+  // Starts a copy of the record as of the last step into `to`, which must stay until the copy was
+  // waited for or dropped, and is the record's size. RESOURCE_EXHAUSTED: too many are under way.
   virtual absl::StatusOr<StateCopy> Copy(size_t slot, std::span<std::byte> to) = 0;
 
   // Memory that Copy fills fast. Any thread may free; null when there is none.

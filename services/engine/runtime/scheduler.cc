@@ -71,6 +71,7 @@ void Scheduler::Loop() {
     for (Mailbox::Task& task : tasks) task();
     tasks.clear();
     RunTimers();
+    CheckRunner();
     if (!slot_queue_.empty()) TrySlots();
     // Copies: both calls may drop streams.
     for (const StreamPtr& s : std::vector<StreamPtr>(closing_)) ProgressClosing(s);
@@ -112,6 +113,11 @@ bool Scheduler::RetryLater(Backoff& backoff, const absl::Status& status, Mailbox
 EngineStatistics Scheduler::statistics() const {
   std::lock_guard lock(published_mu_);
   return published_;
+}
+
+absl::Status Scheduler::health() const {
+  std::lock_guard lock(published_mu_);
+  return published_lost_;
 }
 
 void Scheduler::PublishStatistics() {

@@ -3,7 +3,7 @@
 // The public methods post to the mailbox and may be called from any thread; everything else runs on
 // the scheduler thread, so nothing below needs a lock except the published statistics.
 // One file per topic: scheduler.cc (loop), attach, operations, deliver, step, append, residency,
-// restore, snapshot, release.
+// restore, snapshot, release, loss.
 #ifndef LOLA_SERVICES_ENGINE_RUNTIME_SCHEDULER_H_
 #define LOLA_SERVICES_ENGINE_RUNTIME_SCHEDULER_H_
 
@@ -38,6 +38,7 @@ class Scheduler {
   AttachmentId NewAttachment(AttachRequest request, std::shared_ptr<EventSink> sink);
   void Post(Mailbox::Task task) { mailbox_->Post(std::move(task)); }
   EngineStatistics statistics() const;
+  absl::Status health() const;
   const EngineOptions& options() const { return options_; }
   const Model& model() const { return runner_->model(); }
   std::string instruction_class() const { return runner_->instruction_class(); }
@@ -184,6 +185,10 @@ class Scheduler {
                   absl::StatusOr<SnapshotRecord> result, Time started);
   void ScheduleCheckpoint(Stream& s);
 
+  // Loss of what runs the model.
+  void CheckRunner();
+  void LoseStates(const absl::Status& status);
+
   // Release.
   void StartClosing(const StreamPtr& s, std::string target, Engine::Callback<ReleaseResult> done);
   void ProgressClosing(const StreamPtr& s);
@@ -219,11 +224,14 @@ class Scheduler {
   bool draining_ = false;
   bool drain_expired_ = false;
   uint32_t drained_ = 0;
+  absl::Status lost_;   // why the model cannot run now; OK while it can
+  Time next_recovery_;  // while it cannot
   std::vector<std::function<void(uint32_t)>> on_drained_;
   EngineStatistics stats_;
 
   mutable std::mutex published_mu_;
-  EngineStatistics published_;  // guarded by published_mu_
+  EngineStatistics published_;   // guarded by published_mu_
+  absl::Status published_lost_;  // guarded by published_mu_
 
   std::thread thread_;  // last: starts when all else exists
 };

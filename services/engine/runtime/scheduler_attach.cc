@@ -69,6 +69,7 @@ void Scheduler::OwnStream(const std::string& id, bool takeover, const AttachRequ
 absl::StatusOr<StreamPtr> Scheduler::OpenStream(const std::string& id, bool takeover,
                                                 const AttachRequest* create) {
   if (draining_) return absl::UnavailableError("worker is draining");
+  if (!lost_.ok()) return lost_;
   if (create != nullptr && !create->model_fingerprint.empty() &&
       create->model_fingerprint != model().fingerprint()) {
     return absl::FailedPreconditionError(absl::StrCat("model_fingerprint: asked for ",
@@ -107,7 +108,9 @@ void Scheduler::OnAcquired(const StreamPtr& s, absl::StatusOr<AcquiredStream> re
     return DropStream(s, result.status());
   }
   s->backoff.Reset();
-  if (absl::Status status = AdoptRecord(*s, std::move(*result)); !status.ok()) {
+  absl::Status status = AdoptRecord(*s, std::move(*result));
+  if (status.ok()) status = lost_;  // meanwhile
+  if (!status.ok()) {
     // Owned but not usable here: give it back so that another worker may have it at once.
     backend_->Release(s->id, s->epoch, [](absl::Status) {});
     return DropStream(s, status);

@@ -113,7 +113,7 @@ void Scheduler::TryCandidate(const StreamPtr& s) {
         mailbox->Post([this, s, job, writer, fed, transport] {
           const bool whole = s->restore == job && fed.ok() && transport.ok();
           const absl::Status adopted =
-              whole ? states_->Adopt(*s->slot, writer->staging()) : absl::OkStatus();
+              whole ? states_->Adopt(*s->slot, *s->layout, writer->staging()) : absl::OkStatus();
           if (!adopted.ok()) return FailRestore(s, adopted);
           OnCandidate(s, job, fed, transport);
         });

@@ -95,6 +95,10 @@ bool Scheduler::Step() {
   stats_.step_s.Observe(
       std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count());
   ++stats_.steps;
+  if (absl::IsUnavailable(status)) {
+    LoseStates(status);
+    return true;
+  }
   for (size_t i = 0; i < feeds.size(); ++i) {
     if (!status.ok()) {
       Poison(feeds[i].stream, status);

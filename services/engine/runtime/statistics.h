@@ -59,6 +59,7 @@ struct EngineStatistics {
   uint64_t uncommitted_tokens_of_one_max = 0;
   uint64_t cached_pairs = 0, cache_capacity = 0;  // over resident streams, sampled once a second
   bool draining = false;
+  bool model_lost = false;  // a device or a process that runs the model is away
 
   // Residency and safety.
   uint64_t promotions = 0, demotions = 0, preemptions = 0;
@@ -68,6 +69,7 @@ struct EngineStatistics {
   uint64_t fenced_writes = 0;
   uint64_t append_batches = 0, append_retries = 0, lease_renewal_failures = 0;
   uint64_t released_streams = 0;
+  uint64_t model_losses = 0;  // each cost all resident states
 
   memory::MemoryStats memory;
 };

@@ -65,6 +65,14 @@ class BreakableRunner : public ModelRunner {
   const Model& model() const override { return inner_->model(); }
   size_t rows_max() const override { return inner_->rows_max(); }
   bool samples() const override { return inner_->samples(); }
+  std::string instruction_class() const override { return inner_->instruction_class(); }
+  absl::Status CheckSettings(const memory::LolaSettings& settings) const override {
+    return inner_->CheckSettings(settings);
+  }
+  absl::Status health() const override {
+    return lost ? absl::UnavailableError("the device fell out") : inner_->health();
+  }
+  absl::Status Recover() override { return lost ? health() : inner_->Recover(); }
   absl::StatusOr<std::unique_ptr<ResidentStates>> MakeStates(size_t slot_bytes, size_t slots,
                                                              size_t copies) override {
     return inner_->MakeStates(slot_bytes, slots, copies);
@@ -73,6 +81,8 @@ class BreakableRunner : public ModelRunner {
     size_t rows = 0;
     for (const Segment& segment : segments) rows += segment.tokens.size();
     if (rows > max_rows) max_rows = rows;
+    if (steps_to_loss >= 0 && steps_to_loss-- == 0) lost = true;
+    if (lost) return health();
     const absl::Status status = inner_->Step(segments);
     for (Segment& segment : segments) {
       if (segment.logits != nullptr && nan_logits > 0) {
@@ -83,6 +93,8 @@ class BreakableRunner : public ModelRunner {
     return status;
   }
   std::atomic<int> nan_logits{0};
+  std::atomic<int> steps_to_loss{-1};
+  std::atomic<bool> lost{false};
   std::atomic<size_t> max_rows{0};
 
  private:

@@ -1,0 +1,82 @@
+// The front's end of one session with a stage: writes operations, sorts what comes back. Private to
+// services/worker.
+//
+// Threads: AwaitOpened, Pump and Finish on the link's thread; NextReply, Reason and StartCopy on
+// the scheduler's; Write on either, Cancel on any.
+#ifndef LOLA_SERVICES_WORKER_STAGE_CLIENT_SESSION_H_
+#define LOLA_SERVICES_WORKER_STAGE_CLIENT_SESSION_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "lola/v1/stage.grpc.pb.h"
+
+namespace lola::worker {
+
+// The sections of a copy on their way.
+class IncomingCopy {
+ public:
+  explicit IncomingCopy(size_t bytes) : sections_(bytes) {}
+
+  // True when it is whole, or was given too much and has failed.
+  bool Add(std::string_view piece);
+  void Fail(const absl::Status& status);
+  // Blocks until it is whole or failed. `to` has its size.
+  absl::Status Wait(std::span<std::byte> to);
+
+ private:
+  std::mutex mu_;
+  std::condition_variable changed_;
+  std::vector<std::byte> sections_;  // guarded by mu_
+  size_t have_ = 0;                  // guarded by mu_
+  absl::Status status_;              // guarded by mu_
+};
+
+class StageClientSession {
+ public:
+  // Begins the call; nothing is sent yet.
+  explicit StageClientSession(v1::Stage::Stub& stub);
+
+  bool Write(const v1::StageRequest& request);
+  // True when the stage accepts.
+  bool AwaitOpened();
+  // Delivers what the stage sends until the call is over.
+  void Pump();
+  // How the call ended. Whoever waits for a reply or a copy hears of it.
+  absl::Status Finish();
+  void Cancel() { context_.TryCancel(); }
+
+  // The next message that is no copy's. CANCELLED when the call is over.
+  absl::Status NextReply(v1::StageReply* reply);
+  // Why the call ended, when `failed` came of that; else `failed`. Waits for Finish.
+  absl::Status Reason(const absl::Status& failed);
+  // Announces a copy. RESOURCE_EXHAUSTED: too many are under way.
+  absl::StatusOr<std::shared_ptr<IncomingCopy>> StartCopy(uint64_t id, size_t bytes);
+
+ private:
+  grpc::ClientContext context_;
+  const std::unique_ptr<grpc::ClientReaderWriter<v1::StageRequest, v1::StageReply>> stream_;
+  std::mutex write_mu_;  // one writer, and none while the call is finished
+
+  std::mutex mu_;
+  std::condition_variable arrived_;
+  std::deque<v1::StageReply> replies_;                        // guarded by mu_
+  std::map<uint64_t, std::shared_ptr<IncomingCopy>> copies_;  // guarded by mu_
+  bool over_ = false;                                         // guarded by mu_
+  absl::Status ended_;                                        // guarded by mu_, once over_
+};
+
+}  // namespace lola::worker
+
+#endif  // LOLA_SERVICES_WORKER_STAGE_CLIENT_SESSION_H_

@@ -1,0 +1,54 @@
+// lola.v1.Stage: layers of a model behind gRPC, for the front of a pipeline. Knows nothing of
+// shards, tokenizers or streams; holds states only as long as a session lasts.
+//
+// Every method may be called from any thread. The server must be shut down before the service is
+// destroyed.
+#ifndef LOLA_SERVICES_WORKER_STAGE_SERVICE_H_
+#define LOLA_SERVICES_WORKER_STAGE_SERVICE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace grpc {
+class Service;
+}  // namespace grpc
+
+namespace lola::engine {
+class Model;
+}  // namespace lola::engine
+
+namespace lola::worker {
+
+struct StageOptions {
+  std::string model_name;
+  int threads = 0;  // 0 = as many as the machine has processors
+};
+
+struct StageStatistics {
+  bool open = false;   // a session
+  uint64_t slots = 0;  // of that session
+  uint64_t slot_bytes = 0;
+  uint64_t sessions = 0, refusals = 0;
+  uint64_t steps = 0, rows = 0;
+  uint64_t loads = 0, copies = 0;
+};
+
+class StageService {
+ public:
+  // INVALID_ARGUMENT for threads that make no sense.
+  static absl::StatusOr<std::unique_ptr<StageService>> Create(
+      const StageOptions& options, std::shared_ptr<const engine::Model> model);
+  virtual ~StageService() = default;
+
+  virtual grpc::Service* service() = 0;
+  virtual StageStatistics Stats() const = 0;
+  // Ends the session there is; the front restores its streams elsewhere.
+  virtual void Stop() = 0;
+};
+
+}  // namespace lola::worker
+
+#endif  // LOLA_SERVICES_WORKER_STAGE_SERVICE_H_

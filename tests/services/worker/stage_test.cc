@@ -1,0 +1,358 @@
+// A stage over gRPC: payloads of many messages, copies beside steps, sessions that are refused, end
+// and begin again, and messages no front of ours would send.
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <random>
+#include <thread>
+
+#include "kernels/core/cpu.h"
+#include "lola/v1/stage.grpc.pb.h"
+#include "memory/stream/stream_state.h"
+#include "services/engine/model.h"
+#include "services/engine/pipeline/layer_stage.h"
+#include "services/engine/pipeline/pipeline_runner.h"
+#include "services/rpc/channel.h"
+#include "services/rpc/server_runner.h"
+#include "services/rpc/status_map.h"
+#include "services/worker/stage_client.h"
+#include "services/worker/stage_messages.h"
+#include "services/worker/stage_service.h"
+
+namespace lola::worker {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr size_t kRows = 1024;
+constexpr size_t kSlots = 3;
+
+// Rows, logits and sections of a few MiB each.
+engine::ModelConfig WideModel() {
+  engine::ModelConfig config = *engine::NamedGeometry("tiny");
+  config.geometry.layers = 3;
+  config.geometry.hidden = 512;
+  config.geometry.vocab = 4096;
+  config.defaults.window = config.defaults.chunk = 64;
+  config.defaults.cache_pairs = 2048;
+  return config;
+}
+
+std::shared_ptr<const engine::Model> Part(std::optional<engine::LayerRange> layers) {
+  return *engine::Model::Random(WideModel(), 3, {.layers = layers});
+}
+const std::shared_ptr<const engine::Model>& Whole() {
+  static const auto model = Part(std::nullopt);
+  return model;
+}
+const std::shared_ptr<const engine::Model>& Last() {
+  static const auto model = Part(engine::LayerRange{1, 3});
+  return model;
+}
+
+// A lola-stage in this process.
+struct StageProcess {
+  explicit StageProcess(const std::string& bind = "127.0.0.1:0") {
+    service = *StageService::Create({.model_name = "wide", .threads = 1}, Last());
+    rpc::ServerOptions options;
+    options.bind = bind;
+    auto started = rpc::Server::Start(options, {service->service()});
+    EXPECT_TRUE(started.ok()) << started.status();
+    server = *std::move(started);
+  }
+  ~StageProcess() {
+    service->Stop();
+    server->Shutdown(std::chrono::milliseconds(0));
+  }
+  StageEndpoint endpoint() const {
+    return {server->address(), *rpc::MakeChannel(server->address())};
+  }
+  std::unique_ptr<StageService> service;
+  std::unique_ptr<rpc::Server> server;
+};
+
+engine::StageTerms Terms(const std::string& front = "front") {
+  const engine::Model& model = *Last();
+  const memory::StateLayout layout(model.geometry(), model.default_settings());
+  return {.front = front,
+          .model_fingerprint = model.fingerprint(),
+          .layers = model.layers(),
+          .model_layers = 3,
+          .hidden = 512,
+          .vocab = 4096,
+          .weight_dtype = "float32",
+          .instruction_class = std::string(kernels::InstructionClass()),
+          .slot_bytes = engine::StageSlotBytes(model, model.layers(), layout.stride_bytes()),
+          .slots = kSlots,
+          .rows_max = kRows};
+}
+
+bool Opens(engine::StageLink& link, const engine::StageTerms& terms) {
+  for (int i = 0; i < 500; ++i) {
+    link.Open(terms);
+    if (link.state().ok()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
+}
+
+// Waits for a state that says `part`.
+std::string StateWith(const engine::StageLink& link, const std::string& part) {
+  std::string text;
+  for (int i = 0; i < 500; ++i) {
+    text = link.state().ToString();
+    if (text.find(part) != std::string::npos) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return text;
+}
+
+std::vector<int32_t> Tokens(size_t count, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<int32_t> tokens(count);
+  for (int32_t& token : tokens) token = int32_t(random() % 4096);
+  return tokens;
+}
+
+class StageTest : public ::testing::Test {
+ protected:
+  StageTest() {
+    auto connected = ConnectStage(stage_->endpoint(), std::chrono::seconds(5));
+    EXPECT_TRUE(connected.ok()) << connected.status();
+    pair_ = *std::move(connected);
+  }
+  // The same pass at a place of its own.
+  static std::vector<float> Run(engine::ModelRunner& runner, engine::ResidentStates& states,
+                                size_t slot, std::span<const int32_t> tokens, uint32_t wanted) {
+    const memory::StateLayout layout(Whole()->geometry(), Whole()->default_settings());
+    std::vector<float> logits(size_t{wanted} * 4096);
+    engine::Segment segment;
+    segment.record = states.record(slot, layout.stride_bytes());
+    segment.slot = slot;
+    segment.layout = &layout;
+    segment.settings = &layout.settings();
+    segment.tokens = tokens;
+    segment.logits_rows = wanted;
+    segment.logits = logits.data();
+    const absl::Status stepped = runner.Step({&segment, 1});
+    EXPECT_TRUE(stepped.ok()) << stepped;
+    EXPECT_TRUE(segment.status.ok()) << segment.status;
+    return logits;
+  }
+
+  std::unique_ptr<StageProcess> stage_ = std::make_unique<StageProcess>();
+  StageLinkPair pair_;
+};
+
+TEST_F(StageTest, PayloadsOfManyMessagesArriveBitForBit) {
+  const memory::StateLayout layout(Whole()->geometry(), Whole()->default_settings());
+  ASSERT_GT(engine::PieceOf(layout, {1, 3}).bytes, 2 * kStagePieceBytes);
+  auto single = engine::MakeModelRunner(Whole(), kRows, 1);
+  auto expected_states = *single->MakeStates(layout.stride_bytes(), 1, 1);
+  const size_t at = *expected_states->Acquire();
+  ASSERT_TRUE(expected_states->Reset(at, layout, Whole()->fingerprint_bytes()).ok());
+
+  std::vector<std::unique_ptr<engine::StageLink>> links;
+  links.push_back(std::move(pair_.link));
+  auto made = engine::MakePipelineRunner(Part(engine::LayerRange{0, 1}), std::move(links),
+                                         {.front = "front", .rows_max = kRows, .piece_rows = 256});
+  ASSERT_TRUE(made.ok()) << made.status();
+  auto states = (*made)->MakeStates(layout.stride_bytes(), kSlots, 2);
+  ASSERT_TRUE(states.ok()) << states.status();
+  const size_t slot = *(*states)->Acquire();
+  ASSERT_TRUE((*states)->Reset(slot, layout, Whole()->fingerprint_bytes()).ok());
+
+  const std::vector<int32_t> tokens = Tokens(1400, 1);
+  const auto first = std::span(tokens).first(1000), rest = std::span(tokens).subspan(1000);
+  EXPECT_EQ(Run(**made, **states, slot, first, 200),
+            Run(*single, *expected_states, at, first, 200));
+  // A copy begun before a step shows the state before it, however late it is taken.
+  std::vector<std::byte> record(layout.stride_bytes()), later(layout.stride_bytes());
+  auto copy = (*states)->Copy(slot, record);
+  ASSERT_TRUE(copy.ok()) << copy.status();
+  const std::span<const std::byte> before = expected_states->record(at, layout.stride_bytes());
+  const std::vector<std::byte> expected(before.begin(), before.end());
+  EXPECT_EQ(Run(**made, **states, slot, rest, 1), Run(*single, *expected_states, at, rest, 1));
+  ASSERT_TRUE((*copy)().ok());
+  EXPECT_TRUE(record == expected);
+  // And a record goes in as it came out: the other slot goes on from there.
+  const size_t other = *(*states)->Acquire();
+  const auto staging = (*states)->Stage(other, record.size());
+  std::copy(record.begin(), record.end(), staging.bytes.begin());
+  ASSERT_TRUE((*states)->Adopt(other, layout, staging).ok());
+  Run(**made, **states, other, rest, 1);
+  copy = (*states)->Copy(other, later);
+  ASSERT_TRUE(copy.ok() && (*copy)().ok());
+  EXPECT_TRUE(std::ranges::equal(later, expected_states->record(at, layout.stride_bytes())));
+
+  const StageLinkStats stats = pair_.counters->Now();
+  EXPECT_EQ(stats.round_trip_s.count(), 3u + 1 + 1);  // 1000 rows in three pieces
+  EXPECT_GT(stats.bytes_sent, 1800u * 512 * 4);
+  EXPECT_EQ(stage_->service->Stats().rows, 1800u);
+  EXPECT_EQ(stage_->service->Stats().loads, 1u);
+  EXPECT_EQ(stage_->service->Stats().copies, 2u);
+}
+
+TEST_F(StageTest, AnotherFrontWaitsUntilTheFirstIsGone) {
+  ASSERT_TRUE(Opens(*pair_.link, Terms("front-a")));
+  auto second = ConnectStage(stage_->endpoint(), std::chrono::seconds(5));
+  ASSERT_TRUE(second.ok());
+  second->link->Open(Terms("front-b"));
+  EXPECT_THAT(StateWith(*second->link, "in use"),
+              AllOf(HasSubstr("UNAVAILABLE"), HasSubstr("front-b"), HasSubstr("by front-a")));
+  // On the wire it is FAILED_PRECONDITION with the owner as a fact.
+  auto stub = v1::Stage::NewStub(stage_->endpoint().channel);
+  grpc::ClientContext context;
+  auto call = stub->Session(&context);
+  v1::StageRequest open;
+  *open.mutable_open() = ToProto(Terms("front-c"));
+  call->Write(open);
+  v1::StageReply reply;
+  EXPECT_FALSE(call->Read(&reply));
+  const absl::Status refused = rpc::FromGrpc(call->Finish());
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_EQ(rpc::GetDetail(refused, rpc::kOwnerDetail).value_or(""), "front-a");
+  pair_.link.reset();
+  EXPECT_TRUE(Opens(*second->link, Terms("front-b")));
+  EXPECT_GE(stage_->service->Stats().refusals, 2u);
+}
+
+TEST_F(StageTest, TermsThatDifferAreRefusedAndTriedAgainUntilTheyFit) {
+  engine::StageTerms wrong = Terms();
+  wrong.instruction_class = "abacus";
+  pair_.link->Open(wrong);
+  const std::string text = StateWith(*pair_.link, "abacus");
+  EXPECT_THAT(text, AllOf(HasSubstr("FAILED_PRECONDITION"), HasSubstr("instruction_class")));
+  EXPECT_TRUE(Opens(*pair_.link, Terms()));
+}
+
+TEST_F(StageTest, AStageThatEndsFailsWhatWaitsAndOpensAgainOnlyWhenAsked) {
+  ASSERT_TRUE(Opens(*pair_.link, Terms()));
+  const memory::LolaSettings settings = Last()->default_settings();
+  ASSERT_TRUE(pair_.link->Reset(0, settings).ok());
+  const std::string address = stage_->server->address();
+  stage_.reset();
+  EXPECT_TRUE(absl::IsUnavailable(pair_.link->Reset(0, settings)));
+  EXPECT_TRUE(absl::IsUnavailable(pair_.link->state()));
+  EXPECT_TRUE(absl::IsUnavailable(pair_.link->Copy(0, 4096).status()));
+  stage_ = std::make_unique<StageProcess>(address);
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  EXPECT_TRUE(absl::IsUnavailable(pair_.link->state())) << "nobody asked for another session";
+  ASSERT_TRUE(Opens(*pair_.link, Terms()));
+  EXPECT_EQ(pair_.counters->Now().sessions, 2u);
+  // Its slots are empty: a step on what was there is an error that ends the session.
+  engine::StageOutcome outcome;
+  std::vector<float> hidden(512), logits(4096);
+  const engine::StageSegment segment{0, 0, 1, 1, {}};
+  ASSERT_TRUE(pair_.link->StartStep({&segment, 1}, hidden).ok());
+  const absl::Status stepped = pair_.link->FinishStep(logits, &outcome);
+  EXPECT_TRUE(absl::IsUnavailable(stepped)) << stepped;
+  EXPECT_THAT(std::string(stepped.message()), HasSubstr("slot: 0 holds no state"));
+}
+
+TEST_F(StageTest, ACopyOnItsWayFailsWithTheSession) {
+  ASSERT_TRUE(Opens(*pair_.link, Terms()));
+  ASSERT_TRUE(pair_.link->Reset(0, Last()->default_settings()).ok());
+  // More than the stage has: it never becomes whole.
+  auto copy = pair_.link->Copy(0, size_t{64} << 20);
+  ASSERT_TRUE(copy.ok()) << copy.status();
+  std::vector<std::byte> to(size_t{64} << 20);
+  std::thread ending([this] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    stage_->service->Stop();
+  });
+  EXPECT_TRUE(absl::IsUnavailable((*copy)(to)));
+  ending.join();
+}
+
+// One raw session: sends what it is given and returns how the call ended.
+absl::Status Talk(const StageProcess& stage, std::vector<v1::StageRequest> requests, bool open) {
+  auto stub = v1::Stage::NewStub(stage.endpoint().channel);
+  absl::Status ended;
+  // The session before may still be on its way out.
+  for (int tries = 0; tries < 200; ++tries) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    auto call = stub->Session(&context);
+    if (open) {
+      v1::StageRequest first;
+      *first.mutable_open() = ToProto(Terms());
+      call->Write(first);
+    }
+    for (const v1::StageRequest& request : requests) call->Write(request);
+    call->WritesDone();
+    v1::StageReply reply;
+    while (call->Read(&reply)) {
+    }
+    ended = rpc::FromGrpc(call->Finish());
+    if (!rpc::GetDetail(ended, rpc::kOwnerDetail)) return ended;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return ended;
+}
+
+TEST_F(StageTest, WrongMessagesEndTheSessionWithAReasonAndFreeTheStage) {
+  pair_.link.reset();
+  v1::StageRequest reset, step, load, more, copy;
+  reset.mutable_reset()->set_slot(0);
+  step.mutable_step()->add_segments()->set_rows(1);
+  step.set_payload_bytes(512 * 4);
+  more.set_payload("rest");
+  load.mutable_load()->set_slot(1);
+  copy.mutable_copy()->set_slot(99);
+  const auto expect = [&](std::vector<v1::StageRequest> requests, const std::string& part,
+                          bool open = true) {
+    const absl::Status ended = Talk(*stage_, std::move(requests), open);
+    EXPECT_THAT(ended.ToString(), AllOf(HasSubstr("INVALID_ARGUMENT"), HasSubstr(part)));
+  };
+  expect({reset}, "the first message must be open", false);
+  v1::StageRequest backwards;
+  *backwards.mutable_open() = ToProto(Terms());
+  backwards.mutable_open()->set_last_layer(0);
+  expect({backwards}, "layers: 1 to 0", false);
+  backwards.mutable_open()->set_last_layer(2);
+  backwards.mutable_open()->set_front(std::string(513, 'f'));
+  expect({backwards}, "front: 513 bytes", false);
+  expect({more}, "op: 0 is none of");
+  expect({copy}, "slot: 99");
+  expect({load}, "mode");
+  // A payload that is cut short by another operation, too long, or of another size.
+  step.set_payload(std::string(100, 'x'));
+  expect({step, reset}, "payload: ended after 100 of 2048 bytes");
+  step.set_payload(std::string(3000, 'x'));
+  expect({step}, "payload: 3000 bytes after 0 of 2048");
+  step.set_payload_bytes(7);
+  expect({step}, "payload_bytes: 7, must be 2048");
+  step.set_payload_bytes(512 * 4);
+  step.set_payload(std::string(2048, '\0'));
+  expect({step}, "slot: 0 holds no state");
+  for (size_t i = 0; i < kSlots; ++i) step.mutable_step()->add_segments()->set_rows(1);
+  expect({step}, "segments: 4 for 3 slots");
+  step.mutable_step()->clear_segments();
+  step.mutable_step()->add_segments()->set_rows(4'000'000'000u);
+  expect({step}, "rows: 4000000000 of at most 1024");
+  step.mutable_step()->mutable_segments(0)->set_rows(1);
+  step.mutable_step()->mutable_segments(0)->set_logits_rows(4'000'000'000u);
+  expect({step}, "logits for 4000000000");
+  EXPECT_FALSE(stage_->service->Stats().open);
+}
+
+TEST_F(StageTest, DescribesItself) {
+  ASSERT_TRUE(Opens(*pair_.link, Terms("front-a")));
+  auto stub = v1::Stage::NewStub(stage_->endpoint().channel);
+  grpc::ClientContext context;
+  v1::StageInfo info;
+  ASSERT_TRUE(stub->DescribeStage(&context, {}, &info).ok());
+  EXPECT_EQ(info.model_fingerprint(), Whole()->fingerprint());
+  EXPECT_EQ(info.model_name(), "wide");
+  EXPECT_EQ(info.first_layer(), 1u);
+  EXPECT_EQ(info.last_layer(), 2u);
+  EXPECT_EQ(info.front(), "front-a");
+  EXPECT_EQ(info.slots(), kSlots);
+}
+
+}  // namespace
+}  // namespace lola::worker
