@@ -137,7 +137,9 @@ std::string StreamClient::RunOp(const StreamRequest& request,
     }
     const grpc::Status status = call_->stream->Finish();
     call_.reset();
-    if (!Retryable(status) || std::chrono::steady_clock::now() > deadline) return Text(status);
+    // The call's deadline may come in the middle of an operation that is doing well.
+    const bool again = Retryable(status) || status.error_code() == grpc::DEADLINE_EXCEEDED;
+    if (!again || std::chrono::steady_clock::now() > deadline) return Text(status);
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
 }
