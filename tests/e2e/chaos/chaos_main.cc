@@ -1,6 +1,8 @@
 // Chaos: clients run scripted conversations while processes are killed, paused and restarted at
 // random; every history must equal the undisturbed one. One seed decides the whole schedule.
-//   chaos [--seconds N] [--seed S] [--streams K]
+//   chaos [--seconds N] [--seed S] [--streams K] [--pipelines P]
+// P of the two workers are pipelines of two processes; what would hit such a worker hits its stage
+// every other time.
 // Exit status 0 when every history is explained, 1 otherwise (the seed is printed for a replay).
 #include <signal.h>
 
@@ -25,6 +27,7 @@ struct Plan {
   int seconds = 20;
   uint64_t seed = 1;
   int streams = 4;
+  int pipelines = 0;
 };
 
 // One conversation: appends and generations whose sizes depend on the seed alone.
@@ -59,6 +62,13 @@ class Conversation {
   std::mt19937_64 random_;
 };
 
+// One of the two workers, or its stage.
+ChildProcess& AnyWorker(Cluster& cluster, std::mt19937_64& random) {
+  const int worker = static_cast<int>(random() % 2);
+  const bool pipeline = cluster.options().pipelines.count(worker) != 0;
+  return pipeline && random() % 2 == 0 ? cluster.stage(worker, 0) : cluster.worker(worker);
+}
+
 // Kills, pauses and restarts until the time is over, then heals everything.
 int Disturb(Cluster& cluster, const Plan& plan, std::mt19937_64& random) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(plan.seconds);
@@ -67,13 +77,13 @@ int Disturb(Cluster& cluster, const Plan& plan, std::mt19937_64& random) {
     std::this_thread::sleep_for(std::chrono::milliseconds(500 + random() % 1500));
     const int kind = static_cast<int>(random() % 10);
     if (kind < 5) {
-      cluster.worker(static_cast<int>(random() % 2)).Kill();
+      AnyWorker(cluster, random).Kill();
     } else if (kind < 7) {
       cluster.shard(static_cast<int>(random() % 2)).Kill();
     } else if (kind < 9) {
       cluster.gateway(static_cast<int>(random() % 2)).Kill();
     } else {
-      ChildProcess& paused = cluster.worker(static_cast<int>(random() % 2));
+      ChildProcess& paused = AnyWorker(cluster, random);
       paused.Signal(SIGSTOP);
       std::this_thread::sleep_for(std::chrono::milliseconds(1000 + random() % 2000));
       paused.Signal(SIGCONT);
@@ -105,6 +115,7 @@ int RunChaos(const Plan& plan) {
   ClusterOptions options;
   options.gateways = 2;
   options.worker_flags = {"--checkpoint-interval", "128"};
+  for (int i = 0; i < plan.pipelines; ++i) options.pipelines[i] = {"0", {"1"}};
   Cluster cluster(options);
   cluster.StartAll();
   std::atomic<bool> stop{false};
@@ -163,8 +174,10 @@ int main(int argc, char** argv) {
       plan.seed = static_cast<uint64_t>(value);
     } else if (flag == "--streams" && value > 0) {
       plan.streams = static_cast<int>(value);
+    } else if (flag == "--pipelines" && value >= 0 && value <= 2) {
+      plan.pipelines = static_cast<int>(value);
     } else {
-      std::printf("usage: chaos [--seconds N] [--seed S] [--streams K]\n");
+      std::printf("usage: chaos [--seconds N] [--seed S] [--streams K] [--pipelines 0|1|2]\n");
       return flag == "--help" ? 0 : 2;
     }
   }
