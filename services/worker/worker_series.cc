@@ -175,13 +175,13 @@ void WriteWorker(const engine::EngineStatistics& stats, const metrics::Labels& l
 
 void WriteStageLinks(const std::vector<StageLinkStats>& stages, const metrics::Labels& labels,
                      metrics::Page& page) {
+  uint64_t reconnects = 0;
   for (const StageLinkStats& stage : stages) {
+    reconnects += stage.sessions > 0 ? stage.sessions - 1 : 0;
     metrics::Labels own = With(labels, "stage", stage.address.c_str());
     own.emplace_back("layers", stage.layers.ToString());
     page.Gauge("lola_worker_stage_open", "1 while a session with the stage is open.", stage.open,
                own);
-    page.Counter("lola_worker_stage_reconnects_total", "Sessions opened after the first one.",
-                 double(stage.sessions > 0 ? stage.sessions - 1 : 0), own);
     constexpr char kBytes[] = "Rows, logits and states that went to a stage and came back.";
     page.Counter("lola_worker_stage_bytes_total", kBytes, double(stage.bytes_sent),
                  With(own, "direction", "sent"));
@@ -192,6 +192,9 @@ void WriteStageLinks(const std::vector<StageLinkStats>& stages, const metrics::L
                    "doubling to 52 s.",
                    Data(stage.round_trip_s), own);
   }
+  // Of all stages: there, and 0, also where there are none, so that an alert always has data.
+  page.Counter("lola_worker_stage_reconnects_total",
+               "Sessions with stages opened after the first one.", double(reconnects), labels);
 }
 
 void WriteStage(const StageStatistics& stats, metrics::Page& page) {

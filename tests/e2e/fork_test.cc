@@ -29,6 +29,8 @@ class ForkTest : public ::testing::Test {
     std::string text;
     while (text.size() < kAt) text += "item " + std::to_string(text.size() * 7919 % 1000) + ", ";
     EXPECT_EQ(client.Append(text.substr(0, kAt)), "");
+    // A fork takes the newest snapshot that has arrived.
+    EXPECT_TRUE(WaitSnapshots(2)) << "checkpoints at 256 and 512";
     twin_ = FreshId(parent_shard_);
     v1::StreamInfo info;
     EXPECT_TRUE(Fork(twin_, "twin", std::nullopt, &info).ok());
@@ -43,6 +45,13 @@ class ForkTest : public ::testing::Test {
     return options;
   }
 
+  bool WaitSnapshots(int count) {
+    for (int i = 0; i < 300; ++i) {
+      if (cluster_.Describe("parent").snapshots_size() >= count) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+    return false;
+  }
   int ShardOf(const std::string& id) const {
     return map_->ShardOf(id).shard_id == "shard-0" ? 0 : 1;
   }

@@ -24,7 +24,8 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr uint32_t kTokens = 32;                  // generated on every stream
-constexpr size_t kBulkBytes = size_t{256} << 10;  // an append far larger than the worker's queue
+constexpr size_t kQueueTokens = 8192;             // of the worker
+constexpr size_t kBulkBytes = size_t{256} << 10;  // an append far larger than that
 constexpr char kPrompt[] = "many come at once; ";
 
 ClusterOptions SmallLimits() {
@@ -156,20 +157,47 @@ class OverloadTest : public ::testing::Test {
             ResidentBytes(cluster_.shard(0).pid())};
   }
 
-  // Appends that no queue here can take, one after the other; each must be refused.
+  // Opens a call of a stream; whether it was opened.
+  bool Open(const std::string& id,
+            grpc::ClientReaderWriter<v1::StreamRequest, v1::StreamReply>* call) {
+    v1::StreamRequest open;
+    open.mutable_open()->set_stream_id(id);
+    open.mutable_open()->set_create_if_missing(true);
+    v1::StreamReply reply;
+    call->Write(open);
+    while (call->Read(&reply)) {
+      if (reply.has_opened()) return true;
+    }
+    return false;
+  }
+
+  // Appends that fill the whole queue of the worker, side by side: taken, or refused with a hint.
+  void Crowd(const std::string& id, int times, Refusals* refusals) {
+    for (int i = 0; i < times; ++i) {
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+      auto call = stub_->Stream(&context);
+      v1::StreamRequest append;
+      append.mutable_append()->set_text(std::string(kQueueTokens, 'x'));
+      if (Open(id, call.get())) call->Write(append);
+      call->WritesDone();
+      v1::StreamReply reply;
+      while (call->Read(&reply)) continue;
+      const grpc::Status status = call->Finish();
+      if (!status.ok()) std::this_thread::sleep_for(refusals->Take(status));
+    }
+  }
+
+  // Appends that no queue here can ever take, one after the other: waiting would not help, and the
+  // error says so.
   void Push(const std::string& id, int times, Refusals* refusals, std::atomic<int>* pushed) {
     const std::string bulk(kBulkBytes, 'x');
     while (times > 0) {
       grpc::ClientContext context;
       context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
       auto call = stub_->Stream(&context);
-      v1::StreamRequest open;
-      open.mutable_open()->set_stream_id(id);
-      open.mutable_open()->set_create_if_missing(true);
+      const bool opened = Open(id, call.get());
       v1::StreamReply reply;
-      bool opened = false;
-      call->Write(open);
-      while (!opened && call->Read(&reply)) opened = reply.has_opened();
       v1::StreamRequest append;
       append.mutable_append()->set_text(bulk);
       if (opened && call->Write(append)) {
@@ -180,8 +208,12 @@ class OverloadTest : public ::testing::Test {
       while (call->Read(&reply)) {
         EXPECT_FALSE(reply.has_done()) << "an append larger than the worker's queue was taken";
       }
-      const auto wait = refusals->Take(call->Finish());
-      if (!opened) std::this_thread::sleep_for(wait);
+      const grpc::Status status = call->Finish();
+      const bool too_large =
+          status.error_code() == grpc::StatusCode::INVALID_ARGUMENT &&
+          status.error_message().find("262144 tokens, at most 8192") != std::string::npos;
+      if (opened && too_large) continue;
+      std::this_thread::sleep_for(refusals->Take(status));
     }
   }
 
@@ -206,13 +238,14 @@ class OverloadTest : public ::testing::Test {
     while (open > 0) std::this_thread::sleep_for(milliseconds(5));
   }
 
-  // `clients` streams at once, beside them `pushes` bulk appends and `questions` unary calls.
-  // Returns the highest resident memory seen meanwhile.
+  // `clients` streams at once, beside them `pushes` bulk appends, `questions` unary calls and a
+  // crowd that fills the worker's queue. Returns the highest resident memory seen meanwhile.
   Memory Wave(const std::string& name, int clients, int pushes, int questions, Refusals* refusals,
               std::vector<LoadClient>* finished) {
     std::vector<LoadClient> streams;
     for (int i = 0; i < clients; ++i) streams.emplace_back(stub_.get(), name + std::to_string(i));
-    std::atomic<int> running{clients + 2};
+    constexpr int kCrowd = 4;
+    std::atomic<int> running{clients + 2 + kCrowd};
     std::atomic<int> pushed{0};
     std::vector<std::thread> threads;
     for (LoadClient& stream : streams) {
@@ -220,6 +253,10 @@ class OverloadTest : public ::testing::Test {
     }
     threads.emplace_back([&] { Push(name + "-bulk", pushes, refusals, &pushed), --running; });
     threads.emplace_back([&] { Ask(questions, refusals), --running; });
+    for (int i = 0; i < kCrowd; ++i) {
+      threads.emplace_back(
+          [&, i] { Crowd(name + "-crowd-" + std::to_string(i), 10, refusals), --running; });
+    }
     Memory peak = Resident();
     while (running > 0) {
       const Memory now = Resident();
