@@ -2,8 +2,9 @@
 // one runs on CUDA and is loaded as a plug-in (plugin.h); the emulated one runs the same kernels on
 // the CPU, slowly, for tests.
 //
-// Everything enqueues and returns at once unless it says otherwise. The first failure is kept:
-// after it every call does nothing and error() tells. Not thread-safe, except AllocatePinned,
+// Everything enqueues and returns at once unless it says otherwise. The first failure is kept, also
+// one that shows only later (a kernel's fault shows where somebody waits): after it every call does
+// nothing and error() tells, for the life of the device. Not thread-safe, except AllocatePinned,
 // FreePinned, Done and WaitOnHost, which any thread may call.
 //
 // Pointers in the parameter structs are device memory. Results of an operation depend on its own
@@ -88,11 +89,12 @@ class Device {
   virtual void WaitOnHost(Mark mark) = 0;
 
   // What is enqueued on the compute queue between the two calls is recorded and not run. Only
-  // operations below may be recorded. 0 when recording failed; the failure is not kept.
-  virtual void BeginRecording() = 0;
+  // operations below may be recorded, each of a kind that has run before. False or 0 when recording
+  // failed, for whatever reason: nothing was run, and the failure is not kept.
+  virtual bool BeginRecording() = 0;
   virtual GraphId EndRecording() = 0;
   virtual void Replay(GraphId graph) = 0;
-  virtual void Forget(GraphId graph) = 0;
+  virtual void Forget(GraphId graph) = 0;  // 0 is allowed
 
   // Operations, all on the compute queue.
   virtual void Gemm(const GemmCall& call) = 0;
@@ -112,8 +114,13 @@ class Device {
   virtual void Sample(const SampleParams& params, size_t rows) = 0;
 };
 
+// What an emulated device does wrong, so that tests see how it is taken.
+struct EmulatedFaults {
+  uint64_t fault_at_launch = 0;    // this launch (from 1) breaks the device for good; 0 = never
+  bool refuse_recordings = false;  // every recording fails
+};
 // Runs the kernels on the CPU; gemms are plain loops in one order. For tests.
-Device* NewEmulatedDevice(uint64_t memory_bytes);
+Device* NewEmulatedDevice(uint64_t memory_bytes, const EmulatedFaults& faults = {});
 
 // Limits of the kernels.
 inline constexpr uint32_t kHeadDimMax = 128;

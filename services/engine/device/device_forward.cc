@@ -107,7 +107,9 @@ void DeviceStepper::Forward(size_t rows) {
   for (uint32_t layer = 0; layer < shape_.layers; ++layer) Layer(layer, rows);
 }
 
-// Decode steps are recorded once per number of rows, rounded up to a power of two.
+// Decode steps are recorded once per number of rows, rounded up to a power of two. The first step
+// of a kind runs launch by launch: it loads kernels and picks products, which a recording may not
+// do.
 void DeviceStepper::RunForward() {
   const size_t rows = step_.rows.size();
   size_t padded = 1;
@@ -117,17 +119,23 @@ void DeviceStepper::RunForward() {
     return Forward(rows);
   }
   const GraphKey key{padded, sections_.cache, sections_.window, sections_.linear, variants_};
-  auto graph = graphs_.find(key);
-  if (graph == graphs_.end()) {
-    device_->BeginRecording();
-    Forward(padded);
-    const cuda::GraphId id = device_->EndRecording();
-    if (id == 0) return Forward(rows);
+  const auto [graph, first] = graphs_.emplace(key, Recorded{});
+  Recorded& recorded = graph->second;
+  if (first || recorded.refused) return Forward(rows);
+  if (recorded.id == 0) {
+    if (device_->BeginRecording()) {
+      Forward(padded);
+      recorded.id = device_->EndRecording();
+    }
+    recorded.refused = recorded.id == 0;
+    if (recorded.refused) {
+      ++refused_recordings_;
+      return Forward(rows);
+    }
     ++recordings_;
-    graph = graphs_.emplace(key, id).first;
   }
   ++replays_;
-  device_->Replay(graph->second);
+  device_->Replay(recorded.id);
 }
 
 // `count` entries of the event table from `first` on, as many at a time as the working memory

@@ -41,14 +41,22 @@ DeviceStepper::DeviceStepper(std::shared_ptr<const Model> model, cuda::Device* d
             g.head_dim, g.feature_dim, g.ffn,         g.vocab};
 }
 
-DeviceStepper::~DeviceStepper() {
-  for (const auto& [key, graph] : graphs_) device_->Forget(graph);
+DeviceStepper::~DeviceStepper() { ForgetGraphs(); }
+
+void DeviceStepper::ForgetGraphs() {
+  for (const auto& [key, recorded] : graphs_) device_->Forget(recorded.id);
+  graphs_.clear();
 }
 
 absl::Status DeviceStepper::Start() {
   absl::Status status = weights_.Upload(*model_, device_);
   if (status.ok()) status = b_->Allocate(device_, shape_, options_, weights_.type);
   return status;
+}
+
+absl::Status DeviceStepper::Reserve(const memory::LolaSettings& settings) {
+  const cuda::Sections sections = SectionsOf(settings, model_->geometry());
+  return b_->Grow(device_, shape_, options_.rows_max, sections, VariantsOf(settings)).status();
 }
 
 absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
@@ -93,10 +101,7 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
   const absl::StatusOr<bool> grown =
       b_->Grow(device_, shape_, options_.rows_max, sections_, variants_);
   if (!grown.ok()) return grown.status();
-  if (*grown) {
-    for (const auto& [key, graph] : graphs_) device_->Forget(graph);
-    graphs_.clear();
-  }
+  if (*grown) ForgetGraphs();
   return absl::OkStatus();
 }
 
@@ -174,6 +179,8 @@ void DeviceStepper::FillTables() {
 }
 
 absl::Status DeviceStepper::Step(std::span<DeviceSegment> segments, memory::MemoryStats* stats) {
+  LOLA_CHECK(arena_ != nullptr) << "UseArena comes first";
+  if (std::string error = device_->error(); !error.empty()) return absl::UnavailableError(error);
   size_t rows = 0;
   for (const DeviceSegment& segment : segments) rows += segment.tokens.size();
   if (rows == 0 || rows > options_.rows_max) {

@@ -44,10 +44,10 @@ LolaSettings Small() {
 class World {
  public:
   World(std::shared_ptr<const Model> model, const LolaSettings& settings,
-        StepperOptions options = {})
+        StepperOptions options = {}, const cuda::EmulatedFaults& faults = {})
       : model_(std::move(model)),
         layout_(model_->geometry(), settings),
-        device_(cuda::NewEmulatedDevice(kDeviceBytes)) {
+        device_(cuda::NewEmulatedDevice(kDeviceBytes, faults)) {
     auto arena = DeviceArena::Create(device_.get(), layout_.stride_bytes(), 4, 2);
     EXPECT_TRUE(arena.ok()) << arena.status();
     arena_ = *std::move(arena);
@@ -60,9 +60,8 @@ class World {
   }
 
   void Clear(size_t slot) {
-    std::vector<std::byte> record(layout_.stride_bytes());
-    memory::StreamState(&layout_, record).Reset(model_->fingerprint_bytes());
-    EXPECT_TRUE(arena_->Load(slot, record).ok());
+    const auto header = memory::EmptyHeader(layout_, model_->fingerprint_bytes());
+    EXPECT_TRUE(arena_->Clear(slot, header).ok());
   }
   std::vector<std::byte> Record(size_t slot) {
     std::vector<std::byte> record(layout_.stride_bytes());
@@ -90,6 +89,8 @@ class World {
   const memory::StateLayout& layout() const { return layout_; }
   DeviceStepper& stepper() { return *stepper_; }
   DeviceArena& arena() { return *arena_; }
+  cuda::Device* device() { return device_.get(); }
+  std::vector<std::byte> Zeros() const { return std::vector<std::byte>(layout_.stride_bytes()); }
   memory::MemoryStats& stats() { return stats_; }
 
  private:
@@ -374,11 +375,59 @@ TEST(DeviceStepperTest, RefusesByNameAndTouchesNothing) {
   EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("leave_one_out"));
 }
 
+// A kernel's fault shows where somebody waits; from then on the device says so to everybody.
+TEST(DeviceStepperTest, AFaultIsUnavailableFromThenOn) {
+  const auto model = TinyModel();
+  World world(model, Small(), {}, {.fault_at_launch = 40});
+  std::vector<std::byte> record(world.layout().stride_bytes());
+  const auto step = [&] {
+    const int32_t token = 1;
+    DeviceSegment segment = world.Segment(0, {&token, 1}, nullptr);
+    return world.stepper().Step({&segment, 1}, nullptr);
+  };
+  absl::Status status = step();
+  for (int i = 0; i < 10 && status.ok(); ++i) status = step();
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("launch 40 faulted"));
+  EXPECT_TRUE(absl::IsUnavailable(step()));
+  EXPECT_TRUE(absl::IsUnavailable(world.arena().Load(1, world.Zeros())));
+  EXPECT_TRUE(absl::IsUnavailable(
+      world.arena().Clear(1, memory::EmptyHeader(world.layout(), model->fingerprint_bytes()))));
+  auto copy = world.arena().CopyOut(0, record);
+  ASSERT_TRUE(copy.ok());
+  EXPECT_TRUE(absl::IsUnavailable(copy->Wait()));
+  DeviceArray<float> more;
+  EXPECT_TRUE(absl::IsUnavailable(more.Allocate(world.device(), 16, "more")));
+}
+
+TEST(DeviceStepperTest, StepsThatCannotBeRecordedRunAsTheyAre) {
+  const auto model = TinyModel();
+  World recorded(model, Small()), refused(model, Small(), {}, {.refuse_recordings = true});
+  for (const int32_t token : RandomTokens(50, model->geometry().vocab, 4)) {
+    EXPECT_EQ(recorded.Feed(0, {&token, 1}), refused.Feed(0, {&token, 1}));
+  }
+  EXPECT_EQ(recorded.Record(0), refused.Record(0));
+  EXPECT_GT(recorded.stepper().replays(), 0u);
+  EXPECT_EQ(refused.stepper().replays(), 0u);
+  EXPECT_EQ(refused.stepper().refused_recordings(), 1u);
+}
+
+TEST(DeviceArenaTest, ClearedIsWhatResetWrites) {
+  const auto model = TinyModel();
+  World world(model, Small());
+  world.Feed(0, RandomTokens(60, model->geometry().vocab, 5));
+  world.Clear(0);
+  std::vector<std::byte> want(world.layout().stride_bytes(), std::byte{0x5a});
+  memory::StreamState(&world.layout(), want).Reset(model->fingerprint_bytes());
+  EXPECT_EQ(world.Record(0), want);
+  EXPECT_EQ(world.arena().position(0), 0u);
+}
+
 TEST(DeviceArenaTest, SaysHowManySlotsFit) {
   std::unique_ptr<cuda::Device> device(cuda::NewEmulatedDevice(1 << 20));
   const auto arena = DeviceArena::Create(device.get(), 4096, 1000, 1);
   ASSERT_TRUE(absl::IsResourceExhausted(arena.status()));
-  EXPECT_THAT(std::string(arena.status().message()), testing::HasSubstr("room is for 255"));
+  EXPECT_THAT(std::string(arena.status().message()), testing::HasSubstr("room is for 254"));
 }
 
 }  // namespace
