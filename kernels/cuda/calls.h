@@ -60,6 +60,21 @@ struct CombineParams {
   uint32_t layer;
 };
 
+// Bounds of the events of one step.
+struct EventSizes {
+  uint32_t pairs_max;  // cached and leaving pairs
+  uint32_t drops_max;  // pairs that an event takes out of a cache, and pairs it moves
+  uint32_t trial;      // some score needs the state with all pairs added
+
+  // Working memory of one head of one event: features of dropped pairs, the trial state, four
+  // numbers a pair, lists of what is dropped and what moves, counts.
+  constexpr size_t Bytes(uint32_t feature_dim, uint32_t head_dim) const {
+    const size_t floats = size_t(drops_max) * (feature_dim + 3) + size_t(pairs_max) * 4 + 4 +
+                          (trial != 0 ? size_t(feature_dim) * (head_dim + 2) : 0);
+    return (floats * 4 + 15) / 16 * 16;
+  }
+};
+
 struct EventParams {
   const Event* events;
   const SegmentEntry* segments;
@@ -68,13 +83,8 @@ struct EventParams {
   StepCounters* counters;
   uint32_t* broken;  // [segments]
   Shape shape;
-  uint32_t pairs_max, chunk_max;
+  EventSizes sizes;
 };
-
-// Working memory of one head of one event.
-constexpr size_t EventBytesOf(uint32_t pairs_max, uint32_t chunk_max, uint32_t feature_dim) {
-  return (size_t(pairs_max) * 8 + size_t(chunk_max) * (feature_dim * 4 + 12) + 16 + 15) / 16 * 16;
-}
 
 // How one row is sampled; mirrors SamplingParams. `recent`: distinct ids.
 struct SampleRow {

@@ -125,7 +125,7 @@ Device* NewEmulatedDevice(uint64_t memory_bytes, const EmulatedFaults& faults = 
 // Limits of the kernels.
 inline constexpr uint32_t kHeadDimMax = 128;
 inline constexpr uint32_t kFeatureDimMax = 256;
-inline constexpr uint32_t kEventPairsMax = 2048;  // cached and leaving pairs of one event
+inline constexpr uint32_t kEventPairsMax = 2000;  // cached and leaving pairs of one event
 inline constexpr uint32_t kChunkMax = 256;
 
 }  // namespace lola::cuda

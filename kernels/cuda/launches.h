@@ -4,12 +4,15 @@
 #define LOLA_KERNELS_CUDA_LAUNCHES_H_
 
 #include "kernels/core/check.h"
+#include "kernels/cuda/absorb.cuh"
 #include "kernels/cuda/attend.cuh"
 #include "kernels/cuda/combine.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/event.cuh"
+#include "kernels/cuda/redundancy.cuh"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/sample.cuh"
+#include "kernels/cuda/score.cuh"
 #include "kernels/cuda/select.cuh"
 
 #ifndef LOLA_LAUNCH
@@ -108,21 +111,18 @@ class KernelLaunches : public Base {
 
   void RunEvents(const EventParams& p, size_t events) override {
     if (!Start(events)) return;
-    const uint32_t d = p.shape.head_dim, f = p.shape.feature_dim / 2, heads = p.shape.query_heads;
-    const auto tiles = [](uint32_t pairs) { return (pairs + kEventPairs - 1) / kEventPairs; };
-    LOLA_LAUNCH(ScoreKernel, Grid(events, heads, tiles(p.pairs_max)), kEventThreads,
-                ScoreSharedFloats(d, f) * sizeof(float), p);
-    LOLA_LAUNCH(RedundancyKernel, Grid(events, heads, tiles(p.pairs_max)), kEventThreads,
-                RedundancySharedFloats(d) * sizeof(float), p);
-    LOLA_LAUNCH(SelectKernel, Grid(events, heads), kSelectThreads, SelectSharedBytes(p.pairs_max),
-                p);
-    LOLA_LAUNCH(DroppedFeaturesKernel, Grid(events, heads, tiles(p.chunk_max)), kEventThreads,
-                kEventPairs * (d + 3 * f) * sizeof(float), p);
-    LOLA_LAUNCH(AbsorbKernel, Grid(events, heads, p.shape.feature_dim / kSectionFeatures),
-                kEventThreads, p.chunk_max * kSectionFeatures * sizeof(float), p);
-    LOLA_LAUNCH(MoveKernel, Grid(events, heads), kEventThreads, 0, p);
-    LOLA_LAUNCH(ClearKernel, Grid(events, p.shape.kv_heads), kEventThreads, 0, p);
-    this->Launched();
+    switch (p.shape.head_dim) {
+      case 16:
+        return EventsOf<16>(p, events);
+      case 32:
+        return EventsOf<32>(p, events);
+      case 64:
+        return EventsOf<64>(p, events);
+      case 128:
+        return EventsOf<128>(p, events);
+      default:
+        LOLA_CHECK(false) << "head_dim " << p.shape.head_dim;
+    }
   }
 
   void Sample(const SampleParams& p, size_t rows) override {
@@ -143,12 +143,36 @@ class KernelLaunches : public Base {
   void AttendOf(const AttendParams& p, size_t tiles, bool single) {
     const size_t sections = p.sections.cache + p.sections.window + p.sections.linear;
     const auto grid = Grid(tiles, p.shape.query_heads, sections);
+    constexpr unsigned kMany = kTileRows / kColumns;
     if (single) {
-      LOLA_LAUNCH((AttendKernel<D, 1>), grid, kAttendThreads, AttendSharedFloats(1, D) * 4, p);
+      LOLA_LAUNCH((AttendKernel<D, 1>), grid, kAttendThreads, AttendSharedBytes(1, D), p);
     } else {
-      LOLA_LAUNCH((AttendKernel<D, kTileRows>), grid, kAttendThreads,
-                  AttendSharedFloats(kTileRows, D) * 4, p);
+      LOLA_LAUNCH((AttendKernel<D, kMany>), grid, kAttendThreads, AttendSharedBytes(kMany, D), p);
     }
+    this->Launched();
+  }
+
+  template <unsigned D>
+  void EventsOf(const EventParams& p, size_t events) {
+    const uint32_t features = p.shape.feature_dim, heads = p.shape.query_heads;
+    const auto tiles = [](uint32_t n, uint32_t each) { return (n + each - 1) / each; };
+    const auto pairs = Grid(events, heads, tiles(p.sizes.pairs_max, kEventPairs));
+    const auto sections = Grid(events, heads, features / kSectionFeatures);
+    const size_t panel = KeyPanelBytes(D, features);
+    if (p.sizes.trial != 0) {
+      LOLA_LAUNCH(FeaturesKernel, pairs, kEventThreads, panel, p, 1);
+      LOLA_LAUNCH(TrialKernel, sections, kEventThreads, AbsorbSharedBytes(), p);
+    }
+    LOLA_LAUNCH(ScoreKernel<D>, pairs, kEventThreads, ScoreSharedBytes(D, features), p);
+    LOLA_LAUNCH(RedundancyKernel<D>, Grid(events, heads, tiles(p.sizes.pairs_max, kRowsOfBlock)),
+                kEventThreads, 0, p);
+    LOLA_LAUNCH(SelectKernel, Grid(events, heads), kSelectThreads,
+                SelectSharedBytes(p.sizes.pairs_max), p);
+    LOLA_LAUNCH(FeaturesKernel, Grid(events, heads, tiles(p.sizes.drops_max, kEventPairs)),
+                kEventThreads, panel, p, 0);
+    LOLA_LAUNCH(AbsorbKernel, sections, kEventThreads, AbsorbSharedBytes(), p);
+    LOLA_LAUNCH(MoveKernel, Grid(events, heads), kEventThreads, 0, p);
+    LOLA_LAUNCH(ClearKernel, Grid(events, p.shape.kv_heads), kEventThreads, 0, p);
     this->Launched();
   }
 };

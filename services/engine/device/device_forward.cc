@@ -142,8 +142,7 @@ void DeviceStepper::RunForward() {
 // takes.
 void DeviceStepper::RunEvents(uint32_t first, uint32_t count) {
   if (count == 0) return;
-  const size_t each =
-      shape_.query_heads * cuda::EventBytesOf(pairs_max_, chunk_max_, shape_.feature_dim);
+  const size_t each = shape_.query_heads * sizes_.Bytes(shape_.feature_dim, shape_.head_dim);
   const uint32_t at_once =
       uint32_t(std::max<size_t>(1, std::min<size_t>(count, b_->event_work.size() / each)));
   for (uint32_t at = 0; at < count; at += at_once) {
@@ -154,8 +153,7 @@ void DeviceStepper::RunEvents(uint32_t first, uint32_t count) {
                         .counters = b_->counters.device,
                         .broken = b_->broken.device,
                         .shape = shape_,
-                        .pairs_max = pairs_max_,
-                        .chunk_max = chunk_max_},
+                        .sizes = sizes_},
                        std::min(at_once, count - at));
   }
 }

@@ -66,7 +66,7 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
   heads_.clear();
   sections_ = {};
   variants_ = 1;
-  pairs_max_ = chunk_max_ = 0;
+  sizes_ = {};
   for (DeviceSegment& segment : segments) {
     LOLA_CHECK(segment.layout != nullptr && !segment.tokens.empty());
     const absl::StatusOr<const DevicePlan*> plan = plans_.Find(*segment.layout);
@@ -95,8 +95,10 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
     sections_.window = std::max(sections_.window, (*plan)->sections.window);
     sections_.linear = std::max(sections_.linear, (*plan)->sections.linear);
     variants_ = std::max(variants_, (*plan)->variants);
-    pairs_max_ = std::max(pairs_max_, (*plan)->pairs_max);
-    if (settings.mode == memory::Mode::kLola) chunk_max_ = std::max(chunk_max_, settings.chunk);
+    if (settings.mode != memory::Mode::kLola) continue;
+    sizes_.pairs_max = std::max(sizes_.pairs_max, (*plan)->pairs_max);
+    sizes_.drops_max = std::max(sizes_.drops_max, (*plan)->drops_max);
+    if ((*plan)->trial) sizes_.trial = 1;
   }
   const absl::StatusOr<bool> grown =
       b_->Grow(device_, shape_, options_.rows_max, sections_, variants_);
@@ -240,6 +242,8 @@ void DeviceStepper::Collect(memory::MemoryStats* stats) {
   stats->absorptions += c.absorptions;
   stats->nonfinite_scores += c.nonfinite_scores;
   stats->nonfinite_rows += c.nonfinite_rows;
+  stats->occupancy_sum += c.occupancy_sum;
+  stats->occupancy_count += c.occupancy_count;
   for (size_t i = 0; i < memory::kRecallErrorBuckets; ++i) {
     stats->recall_error_histogram[i] += c.recall_errors[i];
     stats->recall_error_count += c.recall_errors[i];

@@ -125,7 +125,8 @@ class DeviceStepper {
   std::vector<StepPart> parts_;
   StepPlan step_;
   cuda::Sections sections_{};
-  uint32_t variants_ = 1, pairs_max_ = 0, chunk_max_ = 0;
+  uint32_t variants_ = 1;
+  cuda::EventSizes sizes_{};
   std::vector<uint32_t> heads_;  // active segments that want logits or a token
 };
 
