@@ -86,6 +86,23 @@ struct EventParams {
   EventSizes sizes;
 };
 
+// Inputs that share a step in products with int8 weights, as on the CPU.
+inline constexpr uint32_t kInt8GroupInputs = 64;
+constexpr uint32_t Int8Groups(size_t in) {
+  return uint32_t((in + kInt8GroupInputs - 1) / kInt8GroupInputs);
+}
+
+struct Int8Params {
+  const int8_t* weights;  // [out, groups * 64]
+  const float* scales;    // [out]
+  const float* input;     // [rows, in]
+  int8_t* quantized;      // [rows, groups * 64], working memory
+  float* steps;           // [rows, groups], working memory
+  float* output;          // [rows, out]
+  size_t rows, out;
+  uint32_t in, accumulate;
+};
+
 // How one row is sampled; mirrors SamplingParams. `recent`: distinct ids.
 struct SampleRow {
   float temperature, top_p, repetition_penalty;

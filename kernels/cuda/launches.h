@@ -9,6 +9,7 @@
 #include "kernels/cuda/combine.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/event.cuh"
+#include "kernels/cuda/int8_gemm.cuh"
 #include "kernels/cuda/redundancy.cuh"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/sample.cuh"
@@ -28,10 +29,40 @@ class KernelLaunches : public Base {
  public:
   using Base::Base;
 
-  void Embed(const Row* rows, size_t count, const void* table, MatrixType type, uint32_t hidden,
-             float* x) override {
+  void Gemm(const GemmCall& call) override {
+    if (call.type != MatrixType::kInt8) return Base::Gemm(call);
+    if (!Start(call.rows)) return;
+    int8_t* quantized = static_cast<int8_t*>(call.work);
+    const uint32_t groups = Int8Groups(call.in);
+    const Int8Params p{static_cast<const int8_t*>(call.weights),
+                       call.scales,
+                       static_cast<const float*>(call.input),
+                       quantized,
+                       reinterpret_cast<float*>(quantized + call.rows * groups * kInt8GroupInputs),
+                       call.output,
+                       call.rows,
+                       call.out,
+                       static_cast<uint32_t>(call.in),
+                       call.accumulate ? 1u : 0u};
+    constexpr unsigned kWarps = kInt8Threads / kWarpThreads;
+    LOLA_LAUNCH(QuantizeKernel, Grid(call.rows, (groups + kWarps - 1) / kWarps), kInt8Threads, 0,
+                p);
+    if (call.rows <= 8) {
+      Int8Of<1>(p);
+    } else if (call.rows <= 32) {
+      Int8Of<4>(p);
+    } else {
+      Int8Of<8>(p);
+    }
+  }
+
+  void Embed(const Row* rows, size_t count, const void* table, const float* scales, MatrixType type,
+             uint32_t hidden, float* x) override {
     if (!Start(count)) return;
-    if (type == MatrixType::kFloat32) {
+    if (type == MatrixType::kInt8) {
+      LOLA_LAUNCH(EmbedInt8Kernel, Grid(count), kRowThreads, 0, rows,
+                  static_cast<const int8_t*>(table), scales, hidden, x);
+    } else if (type == MatrixType::kFloat32) {
       LOLA_LAUNCH(EmbedKernel<float>, Grid(count), kRowThreads, 0, rows,
                   static_cast<const float*>(table), hidden, x);
     } else {
@@ -137,6 +168,14 @@ class KernelLaunches : public Base {
   static auto Grid(size_t x, size_t y = 1, size_t z = 1) {
     return typename Base::GridSize{static_cast<unsigned>(x), static_cast<unsigned>(y),
                                    static_cast<unsigned>(z)};
+  }
+
+  template <unsigned NT>
+  void Int8Of(const Int8Params& p) {
+    LOLA_LAUNCH(Int8GemmKernel<NT>,
+                Grid((p.out + kInt8Outputs - 1) / kInt8Outputs, (p.rows + 8 * NT - 1) / (8 * NT)),
+                kInt8Threads, 0, p);
+    this->Launched();
   }
 
   template <unsigned D>

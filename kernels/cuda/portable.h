@@ -56,6 +56,7 @@ LOLA_DEVICE void StorePair(float* to, float a, float b) {
   *reinterpret_cast<float2*>(to) = make_float2(a, b);
 }
 LOLA_DEVICE float BitsToFloat(uint32_t bits) { return __uint_as_float(bits); }
+LOLA_DEVICE float Product(float a, float b) { return __fmul_rn(a, b); }
 LOLA_DEVICE uint32_t FloatBits(float value) { return __float_as_uint(value); }
 LOLA_DEVICE void AtomicAdd(unsigned long long* to, unsigned long long value) {
   atomicAdd(to, value);
@@ -86,6 +87,8 @@ inline unsigned BlockY() { return emulation::Here().block.y; }
 inline unsigned BlockZ() { return emulation::Here().block.z; }
 inline unsigned BlockSize() { return emulation::Here().block_size.x; }
 inline void SyncThreads() { emulation::SyncThreads(); }
+// Rounded before anything is added to it, where others may be fused.
+inline float Product(float a, float b) { return a * b; }
 inline float BitsToFloat(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline uint32_t FloatBits(float value) { return std::bit_cast<uint32_t>(value); }
 inline uint32_t ShuffleXor(uint32_t value, unsigned mask) {

@@ -20,6 +20,15 @@ LOLA_KERNEL EmbedKernel(const Row* rows, const W* embedding, uint32_t hidden, fl
   for (uint32_t i = ThreadX(); i < hidden; i += BlockSize()) to[i] = ToFloat(from[i]);
 }
 
+// The same from an int8 table with a scale per row.
+LOLA_KERNEL EmbedInt8Kernel(const Row* rows, const int8_t* table, const float* scales,
+                            uint32_t hidden, float* x) {
+  const size_t token = size_t(rows[BlockX()].token);
+  const int8_t* from = table + token * Int8Groups(hidden) * kInt8GroupInputs;
+  float* to = x + size_t(BlockX()) * hidden;
+  for (uint32_t i = ThreadX(); i < hidden; i += BlockSize()) to[i] = float(from[i]) * scales[token];
+}
+
 // out[i] = RMSNorm(x[pick[i]]) * weight; pick null = every row. Grid: rows.
 template <typename Out>
 LOLA_KERNEL NormKernel(const float* x, const uint32_t* pick, const float* weight, float epsilon,

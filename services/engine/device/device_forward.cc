@@ -11,8 +11,10 @@ using cuda::Queue;
 
 void DeviceStepper::Multiply(const DeviceWeights::Matrix& weights, const void* input, size_t rows,
                              size_t out, size_t in, float* output, bool accumulate) {
-  device_->Gemm({.type = weights_.type,
-                 .weights = weights.data(),
+  device_->Gemm({.type = weights.type,
+                 .weights = weights.values.data(),
+                 .scales = weights.scales.data(),
+                 .work = b_->quantized.data(),
                  .input = input,
                  .output = output,
                  .rows = rows,
@@ -50,7 +52,7 @@ void DeviceStepper::AttendWave(uint32_t layer, const Wave& wave) {
                     .shape = shape_,
                     .sections = sections_,
                     .layer = layer},
-                   b_->wave_rows.device + wave.first_row, wave.rows, weights_.type,
+                   b_->wave_rows.device + wave.first_row, wave.rows, weights_.activations,
                    b_->attended.data());
 }
 
@@ -63,7 +65,7 @@ void DeviceStepper::Layer(uint32_t layer, size_t rows) {
                       .epsilon = model_->config().rms_epsilon,
                       .hidden = shape_.hidden,
                       .rows = rows,
-                      .type = weights_.type,
+                      .type = weights_.activations,
                       .out = b_->normed.data()};
   device_->Norm(norm);
   Multiply(w.qkv, b_->normed.data(), rows, q_width + 2 * kv_width, shape_.hidden, b_->qkv.data(),
@@ -97,13 +99,14 @@ void DeviceStepper::Layer(uint32_t layer, size_t rows) {
   device_->Norm(norm);
   Multiply(w.gate_up, b_->normed.data(), rows, 2 * size_t{shape_.ffn}, shape_.hidden,
            b_->gate_up.data(), false);
-  device_->Swiglu(b_->gate_up.data(), rows, shape_.ffn, weights_.type, b_->inner.data());
+  device_->Swiglu(b_->gate_up.data(), rows, shape_.ffn, weights_.activations, b_->inner.data());
   Multiply(w.down, b_->inner.data(), rows, shape_.hidden, shape_.ffn, b_->x.data(), true);
 }
 
 void DeviceStepper::Forward(size_t rows) {
-  device_->Embed(b_->rows.device, rows, weights_.table(), weights_.type, shape_.hidden,
-                 b_->x.data());
+  const DeviceWeights::Matrix& table = weights_.table();
+  device_->Embed(b_->rows.device, rows, table.values.data(), table.scales.data(), table.type,
+                 shape_.hidden, b_->x.data());
   for (uint32_t layer = 0; layer < shape_.layers; ++layer) Layer(layer, rows);
 }
 
@@ -169,7 +172,7 @@ void DeviceStepper::Heads() {
                    .epsilon = model_->config().rms_epsilon,
                    .hidden = shape_.hidden,
                    .rows = rows,
-                   .type = weights_.type,
+                   .type = weights_.activations,
                    .out = b_->head_in.data()});
     Multiply(weights_.head, b_->head_in.data(), rows, shape_.vocab, shape_.hidden,
              b_->logits.data(), false);

@@ -50,7 +50,7 @@ void DeviceStepper::ForgetGraphs() {
 
 absl::Status DeviceStepper::Start() {
   absl::Status status = weights_.Upload(*model_, device_);
-  if (status.ok()) status = b_->Allocate(device_, shape_, options_, weights_.type);
+  if (status.ok()) status = b_->Allocate(device_, shape_, options_, weights_);
   return status;
 }
 

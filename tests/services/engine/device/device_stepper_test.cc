@@ -11,10 +11,11 @@ namespace {
 
 // P2 on a device: pieces, companions and recordings change no bit of states or logits.
 TEST(DeviceStepperTest, StateIsAFunctionOfTokens) {
-  const auto model = TinyModel(WeightDtype::kBFloat16);
   for (const char* name : {"lifelong", "bfloat16", "adaptive_shared_sinks", "float8",
                            "chunk_beyond_section", "hypothetical"}) {
     const LolaSettings settings = SettingsOf(name);
+    const bool narrow = settings.cache_dtype == kernels::Dtype::kFloat8;
+    const auto model = TinyModel(narrow ? WeightDtype::kInt8 : WeightDtype::kBFloat16);
     const std::vector<int32_t> tokens = RandomTokens(200, model->geometry().vocab, 3);
     World world(model, settings);
     std::vector<float> want;
