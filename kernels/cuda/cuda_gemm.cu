@@ -133,6 +133,11 @@ std::string CudaGemm::Run(const GemmCall& call, cudaStream_t stream) {
     cublasLtMatmulAlgo_t algo;
     std::string failed =
         Choose(call, policy_ == GemmPolicy::kInvariant ? kReferenceRows : bucket, &algo);
+    // What the library offers for many rows may not do for few: ask for others before giving up.
+    for (const size_t rows : kRowsToServe) {
+      if (failed.empty() || policy_ != GemmPolicy::kInvariant) break;
+      failed = Choose(call, rows, &algo);
+    }
     if (!failed.empty()) return failed;
     chosen = chosen_.emplace(key, algo).first;
   }
