@@ -85,11 +85,26 @@ LOLA_KERNEL AbsorbKernel(EventParams p) {
   AbsorbSection(p, e, {e.work.dropped, dropped}, BlockZ() * kSectionFeatures, e.h, e.s);
 }
 
+// Every head's sums move with the pairs; those of the chunk that left are zero again.
+LOLA_DEVICE void MoveMasses(const EventHead& e) {
+  for (uint32_t n = ThreadX(); n < e.work.counts[1]; n += BlockSize()) {
+    const uint32_t pair = e.work.moves[2 * n];
+    e.cache_mass[e.work.moves[2 * n + 1]] =
+        pair < e.cached ? e.cache_mass[pair] : e.window_mass[pair - e.cached];
+  }
+  SyncThreads();
+  for (uint32_t slot = e.state->cached + ThreadX(); slot < e.cached; slot += BlockSize()) {
+    e.cache_mass[slot] = 0;
+  }
+  for (uint32_t row = ThreadX(); row < e.plan->chunk; row += BlockSize()) e.window_mass[row] = 0;
+}
+
 // Copies pairs into their slots, a warp a pair, and clears slots that hold none any more: a slot
 // that is read is at or above the new size, or holds a leaving pair, and so is never written
 // before. Grid: events, query heads (owners work).
 LOLA_KERNEL MoveKernel(EventParams p) {
   const EventHead e = HeadBefore(p, BlockX(), BlockY());
+  if (e.plan->score == ScoreForm::kAttention) MoveMasses(e);
   if (e.owner != BlockY()) return;
   const uint32_t moves = e.work.counts[1], warps = BlockSize() / kWarpThreads;
   for (uint32_t n = ThreadX() / kWarpThreads; n < moves; n += warps) {

@@ -245,15 +245,16 @@ LOLA_DEVICE void WeightedRows(const T* rows, unsigned live, const Panel& panel, 
   }
 }
 
-template <typename T, unsigned D, unsigned NT>
-LOLA_DEVICE void AttendPairs(const AttendParams& p, const Tile& tile, const PairSection& s,
-                             const Columns& columns, float* partials, size_t stride) {
+template <unsigned D, unsigned NT>
+LOLA_DEVICE Panel QueryPanel() {
+  return {reinterpret_cast<uint32_t*>(SharedBytes()), PanelStride(D), NT * kColumns};
+}
+
+// Fills the panel of queries; returns the halves behind it.
+template <unsigned D, unsigned NT>
+LOLA_DEVICE float* PutQueries(const AttendParams& p, const PairSection& s, const Columns& columns) {
   constexpr unsigned kAll = NT * kColumns;
-  uint32_t* shared = reinterpret_cast<uint32_t*>(SharedBytes());
-  float* halves =
-      reinterpret_cast<float*>(shared + PanelWords(kAll, D > kSectionPairs ? D : kSectionPairs));
-  const Panel queries{shared, PanelStride(D), kAll};
-  const unsigned live_tiles = (columns.count + kColumns - 1) / kColumns;
+  const Panel queries = QueryPanel<D, NT>();
   for (unsigned n = ThreadX(); n < kAll * (D / 2); n += kAttendThreads) {
     const unsigned column = n / (D / 2), word = n % (D / 2), dim = PanelPosition(word);
     const bool used = column < columns.count;
@@ -262,8 +263,18 @@ LOLA_DEVICE void AttendPairs(const AttendParams& p, const Tile& tile, const Pair
                      s.variant * D + dim;
     PutWord(queries, column, word, used ? q[0] : 0.0f, used ? q[4] : 0.0f);
   }
+  return reinterpret_cast<float*>(queries.words +
+                                  PanelWords(kAll, D > kSectionPairs ? D : kSectionPairs));
+}
+
+template <typename T, unsigned D, unsigned NT>
+LOLA_DEVICE void AttendPairs(const AttendParams& p, const Tile& tile, const PairSection& s,
+                             const Columns& columns, float* partials, size_t stride) {
+  constexpr unsigned kAll = NT * kColumns;
+  float* halves = PutQueries<D, NT>(p, s, columns);
+  const unsigned live_tiles = (columns.count + kColumns - 1) / kColumns;
   SyncThreads();
-  SectionLogits<T, D, NT>(s, queries, live_tiles, p.scale, halves);
+  SectionLogits<T, D, NT>(s, QueryPanel<D, NT>(), live_tiles, p.scale, halves);
   for (unsigned column = Warp(); column < columns.count; column += kAttendWarps) {
     float top, weight;
     SectionWeights(s, LivePairs(s, tile, columns.Row(column)), halves + column * kHalfStride, top,
@@ -274,7 +285,7 @@ LOLA_DEVICE void AttendPairs(const AttendParams& p, const Tile& tile, const Pair
     partial[1] = weight;
   }
   SyncThreads();
-  const Panel weights{shared, PanelStride(kSectionPairs), kAll};
+  const Panel weights{reinterpret_cast<uint32_t*>(SharedBytes()), PanelStride(kSectionPairs), kAll};
   for (unsigned n = ThreadX(); n < kAll * (kSectionPairs / 2); n += kAttendThreads) {
     const unsigned column = n / (kSectionPairs / 2), word = n % (kSectionPairs / 2);
     const float* w = halves + column * kHalfStride + PanelPosition(word);

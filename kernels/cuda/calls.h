@@ -41,10 +41,12 @@ struct AttendParams {
   const float* queries;   // [rows, Hq, variants, d]
   const float* features;  // [rows, Hq, F]
   float* partials;        // [rows, Hq, sections, d + 2]: largest logit, weight, sums
+  const float* shares;    // [rows, Hq, 2] of CombineParams; Masses only
   Shape shape;
   Sections sections;
   uint32_t variants;
   uint32_t layer;
+  uint32_t tile_count;
   float scale;
 };
 
@@ -53,6 +55,7 @@ struct CombineParams {
   const SegmentEntry* segments;
   const float* partials;
   const float* gate;  // [Hq] of this layer
+  float* shares;      // [rows, Hq, 2] out: largest logit, what a weight is multiplied with
   StepCounters* counters;
   uint32_t* broken;  // [segments]: set to 1 when a row of the segment is not finite
   Shape shape;

@@ -123,6 +123,8 @@ class Device {
   virtual void Push(const PushParams& params, size_t tiles) = 0;
   // REQUIRES: head_dim is 16, 32, 64 or 128. `single`: every tile has one row.
   virtual void Attend(const AttendParams& params, size_t tiles, bool single) = 0;
+  // Adds to the received attention of pairs, after Combine; for streams whose score is `attention`.
+  virtual void Masses(const AttendParams& params, size_t tiles, bool single) = 0;
   virtual void Combine(const CombineParams& params, const uint32_t* row_index, size_t rows,
                        MatrixType type, void* out) = 0;
   // A whole chunk event: score, discount, select, absorb, move, clear.

@@ -49,6 +49,8 @@ struct EventHead {
   Slot* slots;
   float* h;
   float* s;
+  float* cache_mass;   // score `attention` only: of the head's slots,
+  float* window_mass;  // and of its ring rows from the leaving chunk on
   const float* map_k;
   uint32_t owner;  // head that decides
   uint32_t cached, pairs, lambda;
@@ -102,6 +104,10 @@ LOLA_DEVICE EventHead HeadOf(const EventParams& p, uint32_t event_index, uint32_
             head / e.plan->cache_heads * size_t(e.place->cache_slots);
   e.h = reinterpret_cast<float*>(e.record + e.place->h) + head * size_t(features) * d;
   e.s = reinterpret_cast<float*>(e.record + e.place->s) + head * size_t(2) * features;
+  e.cache_mass = reinterpret_cast<float*>(e.record + e.place->cache_mass) +
+                 head * size_t(e.place->cache_slots);
+  e.window_mass = reinterpret_cast<float*>(e.record + e.place->window_mass) +
+                  head * size_t(e.plan->ring_rows) + RingRow(*e.plan, event.first_position);
   e.map_k = p.map_k + (size_t(event.layer) * p.shape.query_heads + head) * d * (features / 2);
   e.cached = e.state->cached;
   e.lambda = e.place->cache_pairs;

@@ -10,6 +10,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/event.cuh"
 #include "kernels/cuda/int8_gemm.cuh"
+#include "kernels/cuda/mass.cuh"
 #include "kernels/cuda/redundancy.cuh"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/sample.cuh"
@@ -126,6 +127,22 @@ class KernelLaunches : public Base {
     }
   }
 
+  void Masses(const AttendParams& p, size_t tiles, bool single) override {
+    if (!Start(tiles)) return;
+    switch (p.shape.head_dim) {
+      case 16:
+        return MassesOf<16>(p, tiles, single);
+      case 32:
+        return MassesOf<32>(p, tiles, single);
+      case 64:
+        return MassesOf<64>(p, tiles, single);
+      case 128:
+        return MassesOf<128>(p, tiles, single);
+      default:
+        LOLA_CHECK(false) << "head_dim " << p.shape.head_dim;
+    }
+  }
+
   void Combine(const CombineParams& p, const uint32_t* row_index, size_t rows, MatrixType type,
                void* out) override {
     if (!Start(rows)) return;
@@ -187,6 +204,18 @@ class KernelLaunches : public Base {
       LOLA_LAUNCH((AttendKernel<D, 1>), grid, kAttendThreads, AttendSharedBytes(1, D), p);
     } else {
       LOLA_LAUNCH((AttendKernel<D, kMany>), grid, kAttendThreads, AttendSharedBytes(kMany, D), p);
+    }
+    this->Launched();
+  }
+
+  template <unsigned D>
+  void MassesOf(const AttendParams& p, size_t tiles, bool single) {
+    const auto grid = Grid(tiles, p.shape.query_heads, p.sections.cache + p.sections.window);
+    constexpr unsigned kMany = kTileRows / kColumns;
+    if (single) {
+      LOLA_LAUNCH((MassKernel<D, 1>), grid, kAttendThreads, AttendSharedBytes(1, D), p);
+    } else {
+      LOLA_LAUNCH((MassKernel<D, kMany>), grid, kAttendThreads, AttendSharedBytes(kMany, D), p);
     }
     this->Launched();
   }

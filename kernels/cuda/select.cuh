@@ -73,6 +73,24 @@ LOLA_DEVICE float JointError(const EventParams& p, const EventHead& e, uint32_t 
   return joint;
 }
 
+// The same for the attention weight that a pair received.
+LOLA_DEVICE float JointMass(const EventHead& e, uint32_t pair) {
+  const bool cached = pair < e.cached;
+  const uint32_t row = cached ? pair : pair - e.cached;
+  const float* mass = cached ? e.cache_mass : e.window_mass;
+  const size_t each = cached ? e.place->cache_slots : e.plan->ring_rows;
+  float joint = mass[row];
+  for (uint32_t head = 1; head < e.plan->cache_heads; ++head) {
+    const float next = mass[head * each + row];
+    if (e.plan->group_largest == 0) {
+      joint += next;
+    } else if (next > joint || next != next) {
+      joint = next;
+    }
+  }
+  return joint;
+}
+
 LOLA_DEVICE float ScoreOf(const EventHead& e, uint32_t pair, uint64_t position, float error) {
   const Plan& plan = *e.plan;
   if (plan.rescore == 0 && pair < e.cached && e.slots[pair].score != kUnranked) {
@@ -91,6 +109,8 @@ LOLA_DEVICE float ScoreOf(const EventHead& e, uint32_t pair, uint64_t position, 
     score = RandomScore(position);
   } else if (plan.score == ScoreForm::kRecency) {
     score = float(int64_t(position));
+  } else if (plan.score == ScoreForm::kAttention) {
+    score = JointMass(e, pair);
   }
   return plan.redundancy_threshold > 0 ? score / float(e.work.near[pair]) : score;
 }

@@ -34,6 +34,7 @@ enum class ScoreForm : uint32_t {
   kHypothetical = 7,
   kRelativeHypothetical = 8,
   kKeyNorm = 9,
+  kAttention = 10,
 };
 // Errors are taken against H and s with all eligible pairs added.
 constexpr bool AgainstTrialState(ScoreForm score) {
@@ -56,6 +57,7 @@ struct Shape {
 // Byte offsets of one layer from the start of a record; see memory/stream/layout.h.
 struct LayerPlace {
   uint64_t counters, s, h, window_k, window_v, cache_k, cache_v, cache_meta;
+  uint64_t window_mass, cache_mass;  // score `attention` only
   // float8 only: exponents of the rows.
   uint64_t window_k_exponents, window_v_exponents, cache_k_exponents, cache_v_exponents;
   uint32_t cache_pairs, cache_slots;

@@ -32,21 +32,24 @@ void DeviceStepper::AttendWave(uint32_t layer, const Wave& wave) {
                  .shape = shape_,
                  .layer = layer},
                 wave.tiles);
-  device_->Attend({.tiles = b_->tiles.device + wave.first_tile,
-                   .segments = b_->segments.device,
-                   .queries = b_->queries.data(),
-                   .features = b_->features.data(),
-                   .partials = b_->partials.data(),
-                   .shape = shape_,
-                   .sections = sections_,
-                   .variants = variants_,
-                   .layer = layer,
-                   .scale = 1.0f / std::sqrt(float(shape_.head_dim))},
-                  wave.tiles, step_.single);
+  const cuda::AttendParams attend{.tiles = b_->tiles.device + wave.first_tile,
+                                  .segments = b_->segments.device,
+                                  .queries = b_->queries.data(),
+                                  .features = b_->features.data(),
+                                  .partials = b_->partials.data(),
+                                  .shares = b_->shares.data(),
+                                  .shape = shape_,
+                                  .sections = sections_,
+                                  .variants = variants_,
+                                  .layer = layer,
+                                  .tile_count = wave.tiles,
+                                  .scale = 1.0f / std::sqrt(float(shape_.head_dim))};
+  device_->Attend(attend, wave.tiles, step_.single);
   device_->Combine({.rows = b_->rows.device,
                     .segments = b_->segments.device,
                     .partials = b_->partials.data(),
                     .gate = weights_.gate.data() + size_t{layer} * shape_.query_heads,
+                    .shares = b_->shares.data(),
                     .counters = b_->counters.device,
                     .broken = b_->broken.device,
                     .shape = shape_,
@@ -54,6 +57,7 @@ void DeviceStepper::AttendWave(uint32_t layer, const Wave& wave) {
                     .layer = layer},
                    b_->wave_rows.device + wave.first_row, wave.rows, weights_.activations,
                    b_->attended.data());
+  if (masses_) device_->Masses(attend, wave.tiles, step_.single);
 }
 
 void DeviceStepper::Layer(uint32_t layer, size_t rows) {
@@ -121,7 +125,8 @@ void DeviceStepper::RunForward() {
       padded > options_.rows_max) {
     return Forward(rows);
   }
-  const GraphKey key{padded, sections_.cache, sections_.window, sections_.linear, variants_};
+  const GraphKey key{padded,           sections_.cache, sections_.window,
+                     sections_.linear, variants_,       masses_};
   const auto [graph, first] = graphs_.emplace(key, Recorded{});
   Recorded& recorded = graph->second;
   if (first || recorded.refused) return Forward(rows);

@@ -67,6 +67,7 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
   sections_ = {};
   variants_ = 1;
   sizes_ = {};
+  masses_ = false;
   for (DeviceSegment& segment : segments) {
     LOLA_CHECK(segment.layout != nullptr && !segment.tokens.empty());
     const absl::StatusOr<const DevicePlan*> plan = plans_.Find(*segment.layout);
@@ -99,6 +100,7 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
     sizes_.pairs_max = std::max(sizes_.pairs_max, (*plan)->pairs_max);
     sizes_.drops_max = std::max(sizes_.drops_max, (*plan)->drops_max);
     if ((*plan)->trial) sizes_.trial = 1;
+    masses_ = masses_ || settings.score == memory::Score::kAttention;
   }
   const absl::StatusOr<bool> grown =
       b_->Grow(device_, shape_, options_.rows_max, sections_, variants_);

@@ -23,6 +23,8 @@ cuda::LayerPlace PlaceOf(const memory::StateLayout& layout, uint32_t layer) {
           .cache_k = at.cache_k,
           .cache_v = at.cache_v,
           .cache_meta = at.cache_meta,
+          .window_mass = at.window_mass,
+          .cache_mass = at.cache_mass,
           .window_k_exponents = at.window_k_exponents,
           .window_v_exponents = at.window_v_exponents,
           .cache_k_exponents = at.cache_k_exponents,
@@ -64,11 +66,6 @@ cuda::Plan PlanOf(const memory::StateLayout& layout) {
 absl::Status CheckDeviceSettings(const LolaSettings& settings,
                                  const memory::ModelGeometry& geometry) {
   if (settings.mode == Mode::kSoftmax) return absl::OkStatus();
-  if (settings.score == memory::Score::kAttention) {
-    return absl::UnimplementedError(
-        absl::StrCat("score: ", ToAbsl(memory::Name(settings.score)),
-                     ", on a CUDA worker any other one: its kernels keep no weights"));
-  }
   if (settings.chunk > cuda::kChunkMax) {
     return absl::UnimplementedError(absl::StrCat(
         "chunk: ", settings.chunk, ", the CUDA kernels take at most ", cuda::kChunkMax));

@@ -35,6 +35,7 @@ absl::Status DeviceStepper::Buffers::Allocate(cuda::Device* device, const cuda::
   array(normed, r * shape.hidden * element, "activations");
   array(qkv, r * (q_width + 2 * size_t{shape.kv_heads} * shape.head_dim), "qkv");
   array(features, r * shape.query_heads * shape.feature_dim, "query features");
+  array(shares, r * shape.query_heads * 2, "denominators");
   array(attended, r * q_width * element, "attention output");
   array(gate_up, r * 2 * shape.ffn, "gate and up");
   array(inner, r * shape.ffn * element, "inner activations");

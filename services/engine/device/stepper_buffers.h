@@ -77,6 +77,7 @@ struct DeviceStepper::Buffers {
   DeviceArray<std::byte> normed;         // [rows, hidden]
   DeviceArray<float> qkv;                // [rows, (Hq + 2 Hkv) d]
   DeviceArray<float> features;           // [rows, Hq, F]
+  DeviceArray<float> shares;             // [rows, Hq, 2]
   DeviceArray<std::byte> attended;       // [rows, Hq d]
   DeviceArray<float> gate_up;            // [rows, 2 ffn]
   DeviceArray<std::byte> inner;          // [rows, ffn]

@@ -75,6 +75,7 @@ class LayerOps {
     Need(partials_.Allocate(
         device, heads * (s.cache + s.window + s.linear) * cuda::PartialFloats(g.head_dim),
         "partials"));
+    Need(shares_.Allocate(device, heads * 2, "denominators"));
     Need(out_.Allocate(device, heads * g.head_dim * 2, "attention"));
     Need(counters_.Allocate(device, 1, "counters"));
     Need(broken_.Allocate(device, n, "broken"));
@@ -95,16 +96,19 @@ class LayerOps {
                      .queries = queries_.data(),
                      .features = features_.data(),
                      .partials = partials_.data(),
+                     .shares = shares_.data(),
                      .shape = shape_,
                      .sections = plan_->sections,
                      .variants = plan_->variants,
                      .layer = 0,
+                     .tile_count = uint32_t(streams),
                      .scale = 1.0f / std::sqrt(float(geometry_.head_dim))},
                     streams, true);
     device_->Combine({.rows = rows_.data(),
                       .segments = segments_.data(),
                       .partials = partials_.data(),
                       .gate = gate_.data(),
+                      .shares = shares_.data(),
                       .counters = counters_.data(),
                       .broken = broken_.data(),
                       .shape = shape_,
@@ -138,7 +142,7 @@ class LayerOps {
   DeviceArray<cuda::SegmentEntry> segments_;
   DeviceArray<uint32_t> index_, broken_;
   DeviceArray<cuda::Event> events_;
-  DeviceArray<float> qkv_, queries_, features_, gate_, map_, partials_;
+  DeviceArray<float> qkv_, queries_, features_, gate_, map_, partials_, shares_;
   DeviceArray<unsigned char> out_, work_;
   DeviceArray<cuda::StepCounters> counters_;
 };

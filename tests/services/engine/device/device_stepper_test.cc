@@ -12,7 +12,7 @@ namespace {
 // P2 on a device: pieces, companions and recordings change no bit of states or logits.
 TEST(DeviceStepperTest, StateIsAFunctionOfTokens) {
   for (const char* name : {"lifelong", "bfloat16", "adaptive_shared_sinks", "float8",
-                           "chunk_beyond_section", "hypothetical"}) {
+                           "chunk_beyond_section", "hypothetical", "attention"}) {
     const LolaSettings settings = SettingsOf(name);
     const bool narrow = settings.cache_dtype == kernels::Dtype::kFloat8;
     const auto model = TinyModel(narrow ? WeightDtype::kInt8 : WeightDtype::kBFloat16);
@@ -128,10 +128,10 @@ TEST(DeviceStepperTest, RefusesByNameAndTouchesNothing) {
   EXPECT_EQ(world.arena().position(1), 2u);
 
   LolaSettings control = Small();
-  control.score = memory::Score::kAttention;
+  control.chunk = control.window = 512;
   const absl::Status refused = CheckDeviceSettings(control, model->geometry());
   EXPECT_TRUE(absl::IsUnimplemented(refused));
-  EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("attention"));
+  EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("chunk: 512"));
 }
 
 // A kernel's fault shows where somebody waits; from then on the device says so to everybody.

@@ -248,6 +248,14 @@ inline std::vector<Case> Cases() {
       {"relative_hypothetical",
        With([](LolaSettings& s) { s.score = memory::Score::kRelativeHypothetical; })},
       {"key_norm", With([](LolaSettings& s) { s.score = memory::Score::kKeyNorm; })},
+      {"attention", With([](LolaSettings& s) { s.score = memory::Score::kAttention; })},
+      {"attention_shared_float8_adaptive", With([](LolaSettings& s) {
+         s.score = memory::Score::kAttention;
+         s.cache_sharing = memory::CacheSharing::kGroupMax;
+         s.cache_dtype = kernels::Dtype::kFloat8;
+         s.adaptive_mass = 0.7f;
+         s.redundancy_threshold = 0;
+       })},
       {"softmax", LolaSettings::SoftmaxProfile(320)},
       {"softmax_float8",
        [] {
