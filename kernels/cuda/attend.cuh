@@ -1,31 +1,59 @@
 // Attention over what a stream remembers, in sections: up to 64 pairs of the sparse cache or of one
 // window chunk, or 32 features of the recurrent state. A section gives a partial result (largest
-// logit, weight, weighted values); the sections of a row are merged in one order.
+// logit, weight, weighted values); the sections of a row are merged in one order (combine.cuh).
 //
-// Determinism: how sections are cut depends on the settings alone, and inside a section a row's
-// arithmetic does not depend on the other rows of its tile. So a row's bits are the same in a
-// prefill of many rows and in a decode step, whatever else is in the batch.
+// A block serves one section for up to 8 NT columns. A column is a row of the tile; where the query
+// heads of a group read the same pairs (windows, shared caches) it is a row and a head, so that the
+// group reads them once. Both products run on the matrix units (fragments.cuh).
+//
+// Determinism: how sections are cut depends on the settings alone, the four warps split a sum by
+// the shape alone, and a column's arithmetic does not depend on the other columns or on its place
+// among them. So a row's bits are the same in a prefill of many rows and in a decode step, whatever
+// else is in the batch. (One exception, in streams that are refused anyway: a value that is not a
+// finite number spoils all rows of its tile, not only those that see it.)
 #ifndef LOLA_KERNELS_CUDA_ATTEND_CUH_
 #define LOLA_KERNELS_CUDA_ATTEND_CUH_
 
+#include "kernels/cuda/cache_rows.cuh"
 #include "kernels/cuda/calls.h"
+#include "kernels/cuda/fragments.cuh"
 #include "kernels/cuda/portable.h"
-#include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/tables.h"
 
 namespace lola::cuda {
 
 inline constexpr unsigned kAttendThreads = 128;
+inline constexpr unsigned kAttendWarps = kAttendThreads / kWarpThreads;
+inline constexpr unsigned kHalfElements = 64;  // elements of the long side that a warp works on
+inline constexpr unsigned kHalfStride = kHalfElements + 1;
 
-constexpr size_t AttendSharedFloats(unsigned rows, unsigned head_dim) {
-  // queries or features, partial logits of four warps, weights, and the sums of thread groups
-  return rows * (head_dim + 5 * kSectionPairs + 8 * kAttendThreads) + 2 * rows;
+// The panel of operand b (queries, then weights; or features), and two halves of partial sums.
+constexpr size_t AttendSharedBytes(unsigned tiles, unsigned head_dim) {
+  const unsigned columns = tiles * kColumns;
+  return (PanelWords(columns, head_dim > kSectionPairs ? head_dim : kSectionPairs) +
+          2 * columns * kHalfStride) *
+         4;
 }
+
+// Which rows and heads the columns of a block are.
+struct Columns {
+  uint32_t tile_row;  // of the step
+  uint32_t head;      // first of the group
+  uint32_t group;     // heads that are columns
+  uint32_t first;     // column of the tile that is this block's first
+  uint32_t count;     // at most 8 NT
+
+  LOLA_DEVICE uint32_t Row(uint32_t column) const { return (first + column) / group; }
+  LOLA_DEVICE uint32_t Head(uint32_t column) const { return head + (first + column) % group; }
+  // Index into [rows, Hq].
+  LOLA_DEVICE size_t At(uint32_t column, uint32_t query_heads) const {
+    return size_t(tile_row + Row(column)) * query_heads + Head(column);
+  }
+};
 
 // Raw pairs a section covers.
 struct PairSection {
-  const unsigned char* keys;
-  const unsigned char* values;
+  PairRows rows;
   uint32_t row;      // first ring row or slot, a multiple of 16
   uint32_t pairs;    // that may be live, for any row
   uint32_t variant;  // of the query
@@ -39,14 +67,10 @@ LOLA_DEVICE PairSection CacheSection(const AttendParams& p, const SegmentEntry& 
   const LayerPlace& place = plan.layers[p.layer];
   const uint32_t cached =
       reinterpret_cast<const Counters*>(segment.record + place.counters)[head].cached;
-  const uint32_t first = section * kSectionPairs;
-  const size_t row_bytes = p.shape.head_dim * (plan.cache_type == CacheType::kFloat32 ? 4 : 2);
-  const size_t head_bytes = head * size_t(place.cache_slots) * row_bytes;
   PairSection s{};
-  s.keys = segment.record + place.cache_k + head_bytes;
-  s.values = segment.record + place.cache_v + head_bytes;
-  s.row = first;
-  s.pairs = cached > first ? cached - first : 0;
+  s.rows = CacheRows(segment.record, plan, place, head, p.shape.head_dim);
+  s.row = section * kSectionPairs;
+  s.pairs = cached > s.row ? cached - s.row : 0;
   s.variant = plan.constant_positions ? plan.window / plan.chunk + 1 : 0;
   return s;
 }
@@ -54,7 +78,6 @@ LOLA_DEVICE PairSection CacheSection(const AttendParams& p, const SegmentEntry& 
 LOLA_DEVICE PairSection WindowSection(const AttendParams& p, const SegmentEntry& segment,
                                       uint32_t section, uint32_t head, const Tile& tile) {
   const Plan& plan = *segment.plan;
-  const LayerPlace& place = plan.layers[p.layer];
   const uint32_t chunk = plan.softmax ? plan.window : plan.chunk;
   const uint32_t per_chunk = (chunk + kSectionPairs - 1) / kSectionPairs;
   const uint64_t current = tile.position / chunk;
@@ -62,13 +85,10 @@ LOLA_DEVICE PairSection WindowSection(const AttendParams& p, const SegmentEntry&
   const uint64_t oldest = current > back ? current - back : 0;
   const uint64_t at = oldest + section / per_chunk;
   const uint32_t inside = section % per_chunk * kSectionPairs;
-  const size_t row_bytes = p.shape.head_dim * (plan.cache_type == CacheType::kFloat32 ? 4 : 2);
-  const uint32_t kv_head = head / (p.shape.query_heads / p.shape.kv_heads);
-  const size_t head_bytes = kv_head * size_t(plan.ring_rows) * row_bytes;
   PairSection s{};
   if (at > current) return s;
-  s.keys = segment.record + place.window_k + head_bytes;
-  s.values = segment.record + place.window_v + head_bytes;
+  s.rows = WindowRows(segment.record, plan, plan.layers[p.layer],
+                      head / (p.shape.query_heads / p.shape.kv_heads), p.shape.head_dim);
   s.row = RingRow(plan, at * chunk) + inside;
   s.pairs = chunk - inside;
   s.variant = plan.constant_positions ? uint32_t(current - at) : 0;
@@ -87,214 +107,280 @@ LOLA_DEVICE uint32_t LivePairs(const PairSection& s, const Tile& tile, uint32_t 
   return seen < most ? uint32_t(seen) : most;
 }
 
-// logits[row][pair] = scale q . k. Each thread: eight pairs, a sixteenth of the dimensions.
-template <typename T, unsigned D, unsigned R>
-LOLA_DEVICE void SectionLogits(const PairSection& s, const float* q, float scale, unsigned rows,
-                               float* warp_part, float* logits) {
-  constexpr unsigned kDims = D / 16;
-  const unsigned octet = ThreadX() % 8, slice = ThreadX() / 8, warp = ThreadX() / kWarpThreads;
-  const T* keys = reinterpret_cast<const T*>(s.keys) + size_t(s.row + octet / 2 * kKeyBlock) * D +
-                  octet % 2 * 8;
-  const bool inside = octet * 8 < s.pairs;  // whole blocks exist, dead rows hold zeros
-  float sum[R][8] = {};
-  for (unsigned i = 0; i < kDims && inside; ++i) {
-    const unsigned dim = slice * kDims + i;
-    float k[8];
-    Load8(keys + dim * kKeyBlock, k);
-    LOLA_UNROLL
-    for (unsigned r = 0; r < R; ++r) {
-      const float qr = q[r * D + dim];
-      LOLA_UNROLL
-      for (unsigned j = 0; j < 8; ++j) sum[r][j] = fmaf(qr, k[j], sum[r][j]);
-    }
-  }
+// A warp's sums to and from its half of shared memory, [columns][65].
+template <unsigned TILES, unsigned NT>
+LOLA_DEVICE void StoreSums(const float (&sums)[TILES][NT][4], float scale, float* half) {
   LOLA_UNROLL
-  for (unsigned r = 0; r < R; ++r) {
+  for (unsigned tile = 0; tile < TILES; ++tile) {
     LOLA_UNROLL
-    for (unsigned j = 0; j < 8; ++j) {
-      float x = sum[r][j];
-      x += ShuffleXor(x, 8);
-      x += ShuffleXor(x, 16);
-      if (ThreadX() % kWarpThreads < 8)
-        warp_part[(warp * R + r) * kSectionPairs + octet * 8 + j] = x;
+    for (unsigned n = 0; n < NT; ++n) {
+      LOLA_UNROLL
+      for (unsigned i = 0; i < 4; ++i) {
+        half[SumColumn(n, i) * kHalfStride + SumElement<2 * TILES>(tile, i)] =
+            sums[tile][n][i] * scale;
+      }
     }
   }
-  SyncThreads();
-  for (unsigned n = ThreadX(); n < rows * kSectionPairs; n += kAttendThreads) {
-    const unsigned step = R * kSectionPairs;
-    const float x =
-        (warp_part[n] + warp_part[n + step]) + (warp_part[n + 2 * step] + warp_part[n + 3 * step]);
-    logits[n] = x * scale;
+}
+template <unsigned TILES, unsigned NT>
+LOLA_DEVICE void AddSums(const float* half, float (&sums)[TILES][NT][4]) {
+  LOLA_UNROLL
+  for (unsigned tile = 0; tile < TILES; ++tile) {
+    LOLA_UNROLL
+    for (unsigned n = 0; n < NT; ++n) {
+      LOLA_UNROLL
+      for (unsigned i = 0; i < 4; ++i) {
+        sums[tile][n][i] += half[SumColumn(n, i) * kHalfStride + SumElement<2 * TILES>(tile, i)];
+      }
+    }
   }
+}
+
+// Adds the sums of the four warps that worked on the same elements: (0 + 1) + (2 + 3), in warp 0.
+template <unsigned TILES, unsigned NT>
+LOLA_DEVICE void MergeFour(float (&sums)[TILES][NT][4], float* halves) {
+  constexpr unsigned kHalf = NT * kColumns * kHalfStride;
+  float* half = halves + Warp() / 2 * kHalf;
+  if (Warp() % 2 == 1) StoreSums(sums, 1.0f, half);
+  SyncThreads();
+  if (Warp() % 2 == 0) AddSums(half, sums);
+  if (Warp() == 2) StoreSums(sums, 1.0f, half);
+  SyncThreads();
+  if (Warp() == 0) AddSums(halves + kHalf, sums);
+}
+// The same for two: 0 + 2 and 1 + 3, in warps 0 and 1.
+template <unsigned TILES, unsigned NT>
+LOLA_DEVICE void MergeTwo(float (&sums)[TILES][NT][4], float* halves) {
+  float* half = halves + Warp() % 2 * NT * kColumns * kHalfStride;
+  if (Warp() >= 2) StoreSums(sums, 1.0f, half);
+  SyncThreads();
+  if (Warp() < 2) AddSums(half, sums);
+}
+
+// logits[column][pair] = scale q . k into the first half. The warps split the dimensions.
+template <typename T, unsigned D, unsigned NT>
+LOLA_DEVICE void SectionLogits(const PairSection& s, const Panel& queries, unsigned live_tiles,
+                               float scale, float* halves) {
+  constexpr unsigned kSteps = D >= 64 ? D / 64 : 1;
+  const unsigned octet = LaneGroup();
+  const T* keys = reinterpret_cast<const T*>(s.rows.keys) +
+                  size_t(s.row + octet / 2 * kKeyBlock) * D + octet % 2 * 8;
+  const unsigned live = octet * 8 < s.pairs ? kStepK : 0;  // whole blocks exist, dead rows are zero
+  float sums[4][NT][4] = {};
+  LOLA_UNROLL
+  for (unsigned i = 0; i < kSteps; ++i) {
+    const unsigned step = Warp() * kSteps + i;
+    if (step * kStepK >= D) continue;
+    Strip<8> strip;
+    const unsigned dim = step * kStepK + LaneOfGroup();
+    LoadStrip<T, 8>(keys + size_t(dim) * kKeyBlock, kKeyBlock, live, strip);
+    MultiplyStrip<T, 8, NT>(strip, queries, 0, step, live_tiles, sums);
+  }
+  MergeFour(sums, halves);
+  if (Warp() == 0) StoreSums(sums, scale, halves);
   SyncThreads();
 }
 
-// Turns a row's logits into weights; gives the largest logit and the sum of the weights.
-LOLA_DEVICE void SectionWeights(float* logits, uint32_t live, float& top, float& weight) {
+// Turns a column's logits into weights, by a warp; gives the largest logit and the sum of the
+// weights. What is left in `logits` is a weight times its row's scale.
+LOLA_DEVICE void SectionWeights(const PairSection& s, uint32_t live, float* logits, float& top,
+                                float& weight) {
   const unsigned lane = ThreadX() % kWarpThreads;
-  const float a = lane < live ? logits[lane] : -INFINITY;
-  const float b = lane + 32 < live ? logits[lane + 32] : -INFINITY;
-  top = WarpMax(fmaxf(a, b));
-  const float wa = lane < live ? expf(a - top) : 0.0f;
-  const float wb = lane + 32 < live ? expf(b - top) : 0.0f;
-  logits[lane] = wa;
-  logits[lane + 32] = wb;
-  weight = WarpSum(wa + wb);
-}
-
-// out[row][dim] = sum over groups of `sums`, groups ascending.
-LOLA_DEVICE void MergeGroups(const float* sums, unsigned groups, unsigned d, unsigned rows,
-                             size_t row_floats, float* partials, size_t partial_stride) {
-  for (unsigned n = ThreadX(); n < rows * d; n += kAttendThreads) {
-    const unsigned r = n / d, i = n % d;
-    float sum = 0;
-    for (unsigned g = 0; g < groups; ++g) sum += sums[r * row_floats + g * d + i];
-    partials[r * partial_stride + 2 + i] = sum;
-  }
-}
-
-template <typename T, unsigned D, unsigned R>
-LOLA_DEVICE void AttendPairs(const AttendParams& p, const Tile& tile, const PairSection& s,
-                             float* partials, size_t partial_stride) {
-  constexpr unsigned kColumns = D / 8, kGroups = kAttendThreads / kColumns;
-  constexpr unsigned kGroupPairs = kSectionPairs / kGroups;
-  float* q = reinterpret_cast<float*>(SharedBytes());
-  float* warp_part = q + R * D;
-  float* logits = warp_part + R * 4 * kSectionPairs;
-  float* sums = logits + R * kSectionPairs;
-  const unsigned rows = tile.rows < R ? tile.rows : R;
-  const size_t head_stride = size_t(p.variants) * D;
-  for (unsigned n = ThreadX(); n < R * D; n += kAttendThreads) {
-    const unsigned r = n / D;
-    const size_t at = (size_t(tile.first_row + r) * p.shape.query_heads + BlockY()) * head_stride;
-    q[n] = r < rows ? p.queries[at + s.variant * D + n % D] : 0.0f;
-  }
-  SyncThreads();
-  SectionLogits<T, D, R>(s, q, p.scale, rows, warp_part, logits);
-  for (unsigned r = ThreadX() / kWarpThreads; r < rows; r += kAttendThreads / kWarpThreads) {
-    float top, weight;
-    SectionWeights(logits + r * kSectionPairs, LivePairs(s, tile, r), top, weight);
-    if (ThreadX() % kWarpThreads == 0) {
-      partials[r * partial_stride] = top;
-      partials[r * partial_stride + 1] = weight;
-    }
-  }
-  SyncThreads();
-  const unsigned column = ThreadX() % kColumns, group = ThreadX() / kColumns;
-  const T* values = reinterpret_cast<const T*>(s.values) + size_t(s.row) * D + column * 8;
-  float sum[R][8] = {};
-  for (unsigned i = 0; i < kGroupPairs; ++i) {
-    const unsigned pair = group * kGroupPairs + i;
-    if (pair >= s.pairs) break;
-    float v[8];
-    Load8(values + size_t(pair) * D, v);
-    LOLA_UNROLL
-    for (unsigned r = 0; r < R; ++r) {
-      if (r >= rows || pair >= LivePairs(s, tile, r)) continue;
-      const float w = logits[r * kSectionPairs + pair];
-      LOLA_UNROLL
-      for (unsigned j = 0; j < 8; ++j) sum[r][j] = fmaf(w, v[j], sum[r][j]);
-    }
-  }
+  float x[2], w[2];
   LOLA_UNROLL
-  for (unsigned r = 0; r < R; ++r) {
+  for (unsigned i = 0; i < 2; ++i) {
+    const unsigned pair = lane + kWarpThreads * i;
+    x[i] = pair < live ? logits[pair] * s.rows.KeyScale(s.row + pair) : -INFINITY;
+  }
+  top = WarpMax(fmaxf(x[0], x[1]));
+  LOLA_UNROLL
+  for (unsigned i = 0; i < 2; ++i) {
+    const unsigned pair = lane + kWarpThreads * i;
+    w[i] = pair < live ? expf(x[i] - top) : 0.0f;
+    logits[pair] = pair < live ? w[i] * s.rows.ValueScale(s.row + pair) : 0.0f;
+  }
+  weight = WarpSum(w[0] + w[1]);
+}
+
+// out[column][dim] = sum over the panel's positions of rows[position][dim] times the column.
+// `live`: positions that exist.
+template <typename T, unsigned D, unsigned NT, unsigned STEPS>
+LOLA_DEVICE void WeightedRows(const T* rows, unsigned live, const Panel& panel, unsigned live_tiles,
+                              float* halves, const AttendParams& p, const Columns& columns,
+                              float* partials, size_t stride) {
+  constexpr unsigned kWide = D >= 64 ? 8 : D / 8;
+  constexpr unsigned kSlabs = D / (8 * kWide), kGroups = kAttendWarps / kSlabs;
+  const unsigned slab = Warp() % kSlabs, group = Warp() / kSlabs;
+  float sums[kWide / 2][NT][4] = {};
+  LOLA_UNROLL
+  for (unsigned i = 0; i < (STEPS + kGroups - 1) / kGroups; ++i) {
+    const unsigned step = group + i * kGroups;
+    if (step >= STEPS) continue;
+    const unsigned begin = step * kStepK;
+    Strip<kWide> strip;
+    LoadStrip<T, kWide>(
+        rows + size_t(begin + LaneOfGroup()) * D + slab * kHalfElements + LaneGroup() * kWide, D,
+        live > begin ? live - begin : 0, strip);
+    MultiplyStrip<T, kWide, NT>(strip, panel, 0, step, live_tiles, sums);
+  }
+  if constexpr (kSlabs == 2) {
+    MergeTwo(sums, halves);
+  } else {
+    MergeFour(sums, halves);
+  }
+  if (Warp() >= kSlabs) return;
+  LOLA_UNROLL
+  for (unsigned n = 0; n < NT; ++n) {
     LOLA_UNROLL
-    for (unsigned j = 0; j < 8; ++j) {
-      sums[r * kGroups * D + group * D + column * 8 + j] = sum[r][j];
+    for (unsigned c = 0; c < 2; ++c) {
+      const unsigned column = SumColumn(n, c);
+      if (column >= columns.count) continue;
+      float* out = partials + columns.At(column, p.shape.query_heads) * stride + 2;
+      LOLA_UNROLL
+      for (unsigned tile = 0; tile < kWide / 2; ++tile) {
+        StorePair(out + slab * kHalfElements + SumElement<kWide>(tile, 0), sums[tile][n][c],
+                  sums[tile][n][2 + c]);
+      }
     }
   }
+}
+
+template <unsigned D, unsigned NT>
+LOLA_DEVICE Panel QueryPanel() {
+  return {reinterpret_cast<uint32_t*>(SharedBytes()), PanelStride(D), NT * kColumns};
+}
+
+// Fills the panel of queries; returns the halves behind it.
+template <unsigned D, unsigned NT>
+LOLA_DEVICE float* PutQueries(const AttendParams& p, const PairSection& s, const Columns& columns) {
+  constexpr unsigned kAll = NT * kColumns;
+  const Panel queries = QueryPanel<D, NT>();
+  for (unsigned n = ThreadX(); n < kAll * (D / 2); n += kAttendThreads) {
+    const unsigned column = n / (D / 2), word = n % (D / 2), dim = PanelPosition(word);
+    const bool used = column < columns.count;
+    const float* q = p.queries +
+                     (used ? columns.At(column, p.shape.query_heads) : 0) * size_t(p.variants) * D +
+                     s.variant * D + dim;
+    PutWord(queries, column, word, used ? q[0] : 0.0f, used ? q[4] : 0.0f);
+  }
+  return reinterpret_cast<float*>(queries.words +
+                                  PanelWords(kAll, D > kSectionPairs ? D : kSectionPairs));
+}
+
+template <typename T, unsigned D, unsigned NT>
+LOLA_DEVICE void AttendPairs(const AttendParams& p, const Tile& tile, const PairSection& s,
+                             const Columns& columns, float* partials, size_t stride) {
+  constexpr unsigned kAll = NT * kColumns;
+  float* halves = PutQueries<D, NT>(p, s, columns);
+  const unsigned live_tiles = (columns.count + kColumns - 1) / kColumns;
   SyncThreads();
-  MergeGroups(sums, kGroups, D, rows, kGroups * D, partials, partial_stride);
+  SectionLogits<T, D, NT>(s, QueryPanel<D, NT>(), live_tiles, p.scale, halves);
+  for (unsigned column = Warp(); column < columns.count; column += kAttendWarps) {
+    float top, weight;
+    SectionWeights(s, LivePairs(s, tile, columns.Row(column)), halves + column * kHalfStride, top,
+                   weight);
+    if (ThreadX() % kWarpThreads != 0) continue;
+    float* partial = partials + columns.At(column, p.shape.query_heads) * stride;
+    partial[0] = top;
+    partial[1] = weight;
+  }
+  SyncThreads();
+  const Panel weights{reinterpret_cast<uint32_t*>(SharedBytes()), PanelStride(kSectionPairs), kAll};
+  for (unsigned n = ThreadX(); n < kAll * (kSectionPairs / 2); n += kAttendThreads) {
+    const unsigned column = n / (kSectionPairs / 2), word = n % (kSectionPairs / 2);
+    const float* w = halves + column * kHalfStride + PanelPosition(word);
+    const bool used = column < columns.count;
+    PutWord(weights, column, word, used ? w[0] : 0.0f, used ? w[4] : 0.0f);
+  }
+  SyncThreads();
+  WeightedRows<T, D, NT, kSectionPairs / kStepK>(
+      reinterpret_cast<const T*>(s.rows.values) + size_t(s.row) * D, s.pairs, weights, live_tiles,
+      halves, p, columns, partials, stride);
 }
 
 // The linear part: sums of phi H and phi . s over 32 features.
-template <unsigned D, unsigned R>
-LOLA_DEVICE void AttendState(const AttendParams& p, const Tile& tile, const SegmentEntry& segment,
-                             uint32_t section, float* partials, size_t partial_stride) {
-  constexpr unsigned kColumns = D / 4, kGroups = kAttendThreads / kColumns;
-  constexpr unsigned kGroupFeatures = kSectionFeatures / kGroups;
+template <unsigned D, unsigned NT>
+LOLA_DEVICE void AttendState(const AttendParams& p, const SegmentEntry& segment, uint32_t section,
+                             const Columns& columns, float* partials, size_t stride) {
+  constexpr unsigned kAll = NT * kColumns, kWords = kSectionFeatures / 2;
   const LayerPlace& place = segment.plan->layers[p.layer];
   const uint32_t features = p.shape.feature_dim, first = section * kSectionFeatures;
-  float* phi = reinterpret_cast<float*>(SharedBytes());
-  float* sums = phi + R * kSectionFeatures;
-  const unsigned rows = tile.rows < R ? tile.rows : R;
-  for (unsigned n = ThreadX(); n < R * kSectionFeatures; n += kAttendThreads) {
-    const unsigned r = n / kSectionFeatures;
-    const size_t at = (size_t(tile.first_row + r) * p.shape.query_heads + BlockY()) * features;
-    phi[n] = r < rows ? p.features[at + first + n % kSectionFeatures] : 0.0f;
+  uint32_t* shared = reinterpret_cast<uint32_t*>(SharedBytes());
+  float* halves =
+      reinterpret_cast<float*>(shared + PanelWords(kAll, D > kSectionPairs ? D : kSectionPairs));
+  const Panel panel{shared, PanelStride(kSectionFeatures), kAll};
+  for (unsigned n = ThreadX(); n < kAll * kWords; n += kAttendThreads) {
+    const unsigned column = n / kWords, word = n % kWords;
+    const bool used = column < columns.count;
+    const float* phi = p.features +
+                       (used ? columns.At(column, p.shape.query_heads) : 0) * features + first +
+                       PanelPosition(word);
+    PutWord(panel, column, word, used ? phi[0] : 0.0f, used ? phi[4] : 0.0f);
   }
-  SyncThreads();
   const float* s = reinterpret_cast<const float*>(segment.record + place.s) +
-                   BlockY() * size_t(2) * features + first;
-  for (unsigned r = ThreadX() / kWarpThreads; r < rows; r += kAttendThreads / kWarpThreads) {
-    const unsigned lane = ThreadX() % kWarpThreads;
-    const float mass = WarpSum(phi[r * kSectionFeatures + lane] * s[lane]);
+                   columns.head * size_t(2) * features + first;
+  const unsigned lane = ThreadX() % kWarpThreads;
+  for (unsigned column = Warp(); column < columns.count; column += kAttendWarps) {
+    const size_t at = columns.At(column, p.shape.query_heads);
+    const float mass = WarpSum(p.features[at * features + first + lane] * s[lane]);
     if (lane == 0) {
-      partials[r * partial_stride] = 0;
-      partials[r * partial_stride + 1] = mass;
-    }
-  }
-  const unsigned column = ThreadX() % kColumns, group = ThreadX() / kColumns;
-  const float* h = reinterpret_cast<const float*>(segment.record + place.h) +
-                   (BlockY() * size_t(features) + first) * D + column * 4;
-  float sum[R][4] = {};
-  for (unsigned i = 0; i < kGroupFeatures; ++i) {
-    const unsigned feature = group * kGroupFeatures + i;
-    const Vec16 v = Load16(h + size_t(feature) * D);
-    LOLA_UNROLL
-    for (unsigned r = 0; r < R; ++r) {
-      const float w = phi[r * kSectionFeatures + feature];
-      LOLA_UNROLL
-      for (unsigned j = 0; j < 4; ++j) sum[r][j] = fmaf(w, BitsToFloat(v.word[j]), sum[r][j]);
-    }
-  }
-  LOLA_UNROLL
-  for (unsigned r = 0; r < R; ++r) {
-    LOLA_UNROLL
-    for (unsigned j = 0; j < 4; ++j) {
-      sums[r * kGroups * D + group * D + column * 4 + j] = sum[r][j];
+      partials[at * stride] = 0;
+      partials[at * stride + 1] = mass;
     }
   }
   SyncThreads();
-  MergeGroups(sums, kGroups, D, rows, kGroups * D, partials, partial_stride);
+  const float* h = reinterpret_cast<const float*>(segment.record + place.h) +
+                   (columns.head * size_t(features) + first) * D;
+  WeightedRows<float, D, NT, kSectionFeatures / kStepK>(h, kSectionFeatures, panel,
+                                                        (columns.count + kColumns - 1) / kColumns,
+                                                        halves, p, columns, partials, stride);
 }
 
-// Grid: tiles, query heads, sections (cache, window, linear). A section without live pairs writes
-// only its mark: largest logit -infinity.
-template <unsigned D, unsigned R>
+// Grid: tiles, query heads, sections (cache, window, linear). Where a group shares pairs, the
+// blocks of its heads take the group's columns 8 NT at a time, and those beyond the last do
+// nothing. A section without live pairs writes only its mark: largest logit -infinity. REQUIRES:
+// tiles of at most 8 NT rows.
+template <unsigned D, unsigned NT>
 LOLA_KERNEL LOLA_BOUNDS(kAttendThreads) AttendKernel(AttendParams p) {
   const Tile tile = p.tiles[BlockX()];
   const SegmentEntry segment = p.segments[tile.segment];
   const Plan& plan = *segment.plan;
-  const uint32_t head = BlockY(), section = BlockZ();
-  const uint32_t all = p.sections.cache + p.sections.window + p.sections.linear;
-  const size_t partial_stride = size_t(p.shape.query_heads) * all * PartialFloats(D);
-  float* partials = p.partials + tile.first_row * partial_stride +
-                    (head * size_t(all) + section) * PartialFloats(D);
+  const uint32_t head = BlockY(), section = BlockZ(), pairs = p.sections.cache + p.sections.window;
+  const bool window = section >= p.sections.cache && section < pairs;
+  const uint32_t group = window            ? p.shape.query_heads / p.shape.kv_heads
+                         : section < pairs ? plan.cache_heads
+                                           : 1;
+  const size_t stride = size_t(pairs + p.sections.linear) * PartialFloats(D);
+  float* partials = p.partials + section * PartialFloats(D);
+  Columns columns{tile.first_row, head / group * group, group, head % group * NT * kColumns, 0};
+  if (columns.first >= tile.rows * group) return;
+  columns.count = tile.rows * group - columns.first;
+  if (columns.count > NT * kColumns) columns.count = NT * kColumns;
   PairSection s{};
-  if (section >= p.sections.cache + p.sections.window) {
+  if (section >= pairs) {
     const LayerPlace& place = plan.layers[p.layer];
     const bool used =
         !plan.softmax &&
         reinterpret_cast<const Counters*>(segment.record + place.counters)[head].absorbed > 0;
-    if (used) {
-      AttendState<D, R>(p, tile, segment, section - p.sections.cache - p.sections.window, partials,
-                        partial_stride);
-      return;
-    }
-  } else if (section >= p.sections.cache) {
+    if (used) return AttendState<D, NT>(p, segment, section - pairs, columns, partials, stride);
+  } else if (window) {
     s = WindowSection(p, segment, section - p.sections.cache, head, tile);
   } else if (!plan.softmax) {
     s = CacheSection(p, segment, section, head);
   }
-  if (LivePairs(s, tile, tile.rows - 1) == 0) {
-    if (ThreadX() < tile.rows) partials[ThreadX() * partial_stride] = -INFINITY;
+  if (LivePairs(s, tile, columns.Row(columns.count - 1)) == 0) {
+    if (ThreadX() < columns.count) {
+      partials[columns.At(ThreadX(), p.shape.query_heads) * stride] = -INFINITY;
+    }
     return;
   }
-  if (plan.cache_type == CacheType::kFloat32) {
-    AttendPairs<float, D, R>(p, tile, s, partials, partial_stride);
-  } else {
-    AttendPairs<Bf16, D, R>(p, tile, s, partials, partial_stride);
+  switch (plan.cache_type) {
+    case CacheType::kFloat32:
+      return AttendPairs<float, D, NT>(p, tile, s, columns, partials, stride);
+    case CacheType::kBFloat16:
+      return AttendPairs<Bf16, D, NT>(p, tile, s, columns, partials, stride);
+    case CacheType::kFloat8:
+      return AttendPairs<Fp8, D, NT>(p, tile, s, columns, partials, stride);
   }
 }
 

@@ -41,10 +41,12 @@ struct AttendParams {
   const float* queries;   // [rows, Hq, variants, d]
   const float* features;  // [rows, Hq, F]
   float* partials;        // [rows, Hq, sections, d + 2]: largest logit, weight, sums
+  const float* shares;    // [rows, Hq, 2] of CombineParams; Masses only
   Shape shape;
   Sections sections;
   uint32_t variants;
   uint32_t layer;
+  uint32_t tile_count;
   float scale;
 };
 
@@ -53,11 +55,27 @@ struct CombineParams {
   const SegmentEntry* segments;
   const float* partials;
   const float* gate;  // [Hq] of this layer
+  float* shares;      // [rows, Hq, 2] out: largest logit, what a weight is multiplied with
   StepCounters* counters;
   uint32_t* broken;  // [segments]: set to 1 when a row of the segment is not finite
   Shape shape;
   Sections sections;
   uint32_t layer;
+};
+
+// Bounds of the events of one step.
+struct EventSizes {
+  uint32_t pairs_max;  // cached and leaving pairs
+  uint32_t drops_max;  // pairs that an event takes out of a cache, and pairs it moves
+  uint32_t trial;      // some score needs the state with all pairs added
+
+  // Working memory of one head of one event: features of dropped pairs, the trial state, four
+  // numbers a pair, lists of what is dropped and what moves, counts.
+  constexpr size_t Bytes(uint32_t feature_dim, uint32_t head_dim) const {
+    const size_t floats = size_t(drops_max) * (feature_dim + 3) + size_t(pairs_max) * 4 + 4 +
+                          (trial != 0 ? size_t(feature_dim) * (head_dim + 2) : 0);
+    return (floats * 4 + 15) / 16 * 16;
+  }
 };
 
 struct EventParams {
@@ -68,13 +86,25 @@ struct EventParams {
   StepCounters* counters;
   uint32_t* broken;  // [segments]
   Shape shape;
-  uint32_t pairs_max, chunk_max;
+  EventSizes sizes;
 };
 
-// Working memory of one head of one event.
-constexpr size_t EventBytesOf(uint32_t pairs_max, uint32_t chunk_max, uint32_t feature_dim) {
-  return (size_t(pairs_max) * 8 + size_t(chunk_max) * (feature_dim * 4 + 12) + 16 + 15) / 16 * 16;
+// Inputs that share a step in products with int8 weights, as on the CPU.
+inline constexpr uint32_t kInt8GroupInputs = 64;
+constexpr uint32_t Int8Groups(size_t in) {
+  return uint32_t((in + kInt8GroupInputs - 1) / kInt8GroupInputs);
 }
+
+struct Int8Params {
+  const int8_t* weights;  // [out, groups * 64]
+  const float* scales;    // [out]
+  const float* input;     // [rows, in]
+  int8_t* quantized;      // [rows, groups * 64], working memory
+  float* steps;           // [rows, groups], working memory
+  float* output;          // [rows, out]
+  size_t rows, out;
+  uint32_t in, accumulate;
+};
 
 // How one row is sampled; mirrors SamplingParams. `recent`: distinct ids.
 struct SampleRow {

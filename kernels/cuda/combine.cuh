@@ -65,6 +65,11 @@ LOLA_KERNEL CombineKernel(CombineParams p, const uint32_t* row_index, Out* out) 
   const float linear = mix.linear * shift;
   const float below = mix.softmax * pair_weight + linear * mass + mix.epsilon * shift;
   const float y = (mix.softmax * pair_sum + linear * recalled) / below;
+  if (dim == 0) {
+    float* share = p.shares + (size_t(row) * p.shape.query_heads + head) * 2;
+    share[0] = top;
+    share[1] = mix.softmax / below;
+  }
   const bool broken = dim < d && !(fabsf(y) <= 3.4e38f);
   if (dim < d) {
     Put(out[(size_t(row) * p.shape.query_heads + head) * d + dim], y);

@@ -1,6 +1,8 @@
 // The real device. Compiled into the plug-in; see device.h for the contract.
+#include <atomic>
 #include <cstdio>
 #include <map>
+#include <memory>
 #include <mutex>
 
 #include "kernels/cuda/cuda_gemm.h"
@@ -19,7 +21,9 @@ class CudaBase : public Device {
   using GridSize = dim3;
 
   ~CudaBase() override {
-    for (auto& [mark, event] : marks_) cudaEventDestroy(event);
+    MakeCurrent();
+    cudaDeviceSynchronize();  // whatever it says: nothing below may be freed under running work
+    marks_.clear();
     for (auto& [id, graph] : graphs_) cudaGraphExecDestroy(graph);
     if (queues_[0] != nullptr) cudaStreamDestroy(queues_[0]);
     if (queues_[1] != nullptr) cudaStreamDestroy(queues_[1]);
@@ -41,24 +45,23 @@ class CudaBase : public Device {
   }
 
   void* Allocate(size_t bytes) override {
-    MakeCurrent();
+    if (!Ready()) return nullptr;
     void* data = nullptr;
-    if (cudaMalloc(&data, bytes) == cudaSuccess) return data;
-    cudaGetLastError();  // no room is an answer, not a failure
-    return nullptr;
+    return NoRoom(cudaMalloc(&data, bytes), "allocate") ? nullptr : data;
   }
   void Free(void* data) override {
     MakeCurrent();
     Check(cudaFree(data), "free");
   }
   void* AllocatePinned(size_t bytes) override {
-    MakeCurrent();
+    if (!Ready()) return nullptr;
     void* data = nullptr;
-    if (cudaMallocHost(&data, bytes) == cudaSuccess) return data;
-    cudaGetLastError();
-    return nullptr;
+    return NoRoom(cudaMallocHost(&data, bytes), "allocate page-locked") ? nullptr : data;
   }
-  void FreePinned(void* data) override { cudaFreeHost(data); }
+  void FreePinned(void* data) override {
+    MakeCurrent();
+    cudaFreeHost(data);
+  }
 
   void Upload(Queue queue, void* to, const void* from, size_t bytes) override {
     if (!Ready() || bytes == 0) return;
@@ -83,9 +86,12 @@ class CudaBase : public Device {
   bool Done(Mark mark) override;
   void WaitOnHost(Mark mark) override;
 
-  void BeginRecording() override {
-    if (!Ready()) return;
-    Check(cudaStreamBeginCapture(compute(), cudaStreamCaptureModeThreadLocal), "begin recording");
+  bool BeginRecording() override {
+    if (!Ready()) return false;
+    recording_broken_ = false;
+    recording_ = cudaStreamBeginCapture(compute(), cudaStreamCaptureModeThreadLocal) == cudaSuccess;
+    if (!recording_) cudaGetLastError();
+    return recording_;
   }
   GraphId EndRecording() override;
   void Replay(GraphId graph) override {
@@ -106,7 +112,7 @@ class CudaBase : public Device {
 
   bool Ready() const {
     MakeCurrent();
-    return error().empty();
+    return !failed_.load(std::memory_order_acquire);
   }
   void Launched() { Check(cudaGetLastError(), "launch"); }
   cudaStream_t compute() const { return queues_[0]; }
@@ -116,14 +122,29 @@ class CudaBase : public Device {
   // opened. Costs nothing when it is current already.
   void MakeCurrent() const { cudaSetDevice(index_); }
   cudaStream_t Stream(Queue queue) const { return queues_[queue == Queue::kCompute ? 0 : 1]; }
+  // While recording nothing runs, so nothing is wrong with the device: the recording is.
   void Fail(const std::string& what) {
+    if (recording_) {
+      recording_broken_ = true;
+      return;
+    }
     std::lock_guard lock(mu_);
     if (error_.empty()) error_ = info_.name + ": " + what;
+    failed_.store(true, std::memory_order_release);
   }
   void Check(cudaError_t status, const char* what) {
     if (status != cudaSuccess) Fail(std::string(what) + ": " + cudaGetErrorString(status));
   }
-  cudaEvent_t EventOf(Mark mark) const {
+  // No room is an answer. Anything else, such as the fault of a kernel that ran before, is not.
+  bool NoRoom(cudaError_t status, const char* what) {
+    if (status == cudaSuccess) return false;
+    if (status != cudaErrorMemoryAllocation) Check(status, what);
+    cudaGetLastError();
+    return true;
+  }
+  // Shared: another thread may wait for an event that this one forgets.
+  using SharedEvent = std::shared_ptr<CUevent_st>;
+  SharedEvent EventOf(Mark mark) const {
     std::lock_guard lock(mu_);
     const auto found = marks_.find(mark);
     return found == marks_.end() ? nullptr : found->second;
@@ -136,9 +157,11 @@ class CudaBase : public Device {
   CudaGemm gemm_;
   std::map<GraphId, cudaGraphExec_t> graphs_;
   GraphId last_graph_ = 0;
+  bool recording_ = false, recording_broken_ = false;
+  std::atomic<bool> failed_{false};
   mutable std::mutex mu_;
   std::string error_;                  // guarded by mu_
-  std::map<Mark, cudaEvent_t> marks_;  // guarded by mu_; finished ones are dropped in time
+  std::map<Mark, SharedEvent> marks_;  // guarded by mu_; finished ones are dropped in time
   Mark last_mark_ = 0;                 // guarded by mu_
 };
 
@@ -180,9 +203,10 @@ Mark CudaBase::Record(Queue queue) {
   ForgetOldMarks();
   cudaEvent_t event = nullptr;
   Check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "event");
-  if (event != nullptr) Check(cudaEventRecord(event, Stream(queue)), "event");
+  if (event == nullptr) return 0;
+  Check(cudaEventRecord(event, Stream(queue)), "event");
   std::lock_guard lock(mu_);
-  marks_[++last_mark_] = event;
+  marks_[++last_mark_] = SharedEvent(event, [](cudaEvent_t e) { cudaEventDestroy(e); });
   return last_mark_;
 }
 
@@ -191,40 +215,43 @@ void CudaBase::ForgetOldMarks() {
   constexpr Mark kKept = 256;
   std::lock_guard lock(mu_);
   while (!marks_.empty() && marks_.begin()->first + kKept < last_mark_ &&
-         cudaEventQuery(marks_.begin()->second) == cudaSuccess) {
-    cudaEventDestroy(marks_.begin()->second);
+         cudaEventQuery(marks_.begin()->second.get()) == cudaSuccess) {
     marks_.erase(marks_.begin());
   }
 }
 
 void CudaBase::WaitFor(Queue queue, Mark mark) {
   if (!Ready()) return;
-  if (cudaEvent_t event = EventOf(mark)) {
-    Check(cudaStreamWaitEvent(Stream(queue), event, 0), "wait");
+  if (const SharedEvent event = EventOf(mark)) {
+    Check(cudaStreamWaitEvent(Stream(queue), event.get(), 0), "wait");
   }
 }
 
 bool CudaBase::Done(Mark mark) {
-  cudaEvent_t event = EventOf(mark);
+  const SharedEvent event = EventOf(mark);
   if (event == nullptr) return true;
-  const cudaError_t status = cudaEventQuery(event);
+  const cudaError_t status = cudaEventQuery(event.get());
   if (status == cudaErrorNotReady) return false;
   Check(status, "query");
   return true;
 }
 
 void CudaBase::WaitOnHost(Mark mark) {
-  if (cudaEvent_t event = EventOf(mark)) Check(cudaEventSynchronize(event), "device");
+  if (const SharedEvent event = EventOf(mark)) {
+    Check(cudaEventSynchronize(event.get()), "device");
+  }
 }
 
 GraphId CudaBase::EndRecording() {
-  if (!Ready()) return 0;
+  if (!recording_) return 0;
+  recording_ = false;
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t ready = nullptr;
+  // Always ended, or the queue would stay in capture.
   cudaError_t status = cudaStreamEndCapture(compute(), &graph);
-  if (status == cudaSuccess) status = cudaGraphInstantiate(&ready, graph, 0);
+  if (status == cudaSuccess && !recording_broken_) status = cudaGraphInstantiate(&ready, graph, 0);
   if (graph != nullptr) cudaGraphDestroy(graph);
-  if (status != cudaSuccess) {
+  if (ready == nullptr) {
     cudaGetLastError();
     return 0;
   }

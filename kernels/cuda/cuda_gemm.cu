@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include "kernels/cuda/cuda_gemm.h"
 
 namespace lola::cuda {
@@ -9,7 +7,9 @@ constexpr size_t kWorkspaceBytes = size_t{32} << 20;
 // Row-major output [rows, out] is a column-major out x rows matrix: W^T (in x out, transposed)
 // times X^T (in x rows). The invariant algorithm is the one chosen for this many rows.
 constexpr size_t kReferenceRows = 128;
-constexpr int kCandidates = 16;
+constexpr int kCandidates = 32;
+// An invariant algorithm must take all of these: few rows, odd ones, many.
+constexpr size_t kRowsToServe[] = {1, 2, 7, 64, kReferenceRows, 1000, 4096};
 
 std::string Failed(const char* what, cublasStatus_t status) {
   return std::string(what) + ": cuBLASLt status " + std::to_string(int(status));
@@ -65,6 +65,27 @@ CudaGemm::~CudaGemm() {
   if (handle_ != nullptr) cublasLtDestroy(handle_);
 }
 
+// Whether the algorithm sums every output in one piece and runs for any number of rows.
+bool CudaGemm::IsInvariant(const GemmCall& call, const cublasLtMatmulAlgo_t& algo) const {
+  int32_t pieces = 0;
+  size_t written = 0;
+  if (cublasLtMatmulAlgoConfigGetAttribute(&algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &pieces,
+                                           sizeof(pieces), &written) != CUBLAS_STATUS_SUCCESS ||
+      pieces > 1) {
+    return false;
+  }
+  for (const size_t rows : kRowsToServe) {
+    Layouts layouts;
+    if (layouts.Make(call, rows) != CUBLAS_STATUS_SUCCESS) return false;
+    cublasLtMatmulHeuristicResult_t result;
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoCheck(handle_, layouts.operation, layouts.weights, layouts.input,
+                                layouts.output, layouts.output, &algo, &result);
+    if (status != CUBLAS_STATUS_SUCCESS || result.workspaceSize > kWorkspaceBytes) return false;
+  }
+  return true;
+}
+
 std::string CudaGemm::Choose(const GemmCall& call, size_t rows, cublasLtMatmulAlgo_t* algo) {
   Layouts layouts;
   cublasStatus_t status = layouts.Make(call, rows);
@@ -72,25 +93,32 @@ std::string CudaGemm::Choose(const GemmCall& call, size_t rows, cublasLtMatmulAl
   cublasLtMatmulPreference_t preference = nullptr;
   status = cublasLtMatmulPreferenceCreate(&preference);
   if (status != CUBLAS_STATUS_SUCCESS) return Failed("gemm preference", status);
-  cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                       &kWorkspaceBytes, sizeof(kWorkspaceBytes));
-  if (policy_ == GemmPolicy::kInvariant) {
+  status =
+      cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                           &kWorkspaceBytes, sizeof(kWorkspaceBytes));
+  if (policy_ == GemmPolicy::kInvariant && status == CUBLAS_STATUS_SUCCESS) {
     const uint32_t none = CUBLASLT_REDUCTION_SCHEME_NONE;  // no split sums
-    cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-                                         &none, sizeof(none));
+    status = cublasLtMatmulPreferenceSetAttribute(
+        preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &none, sizeof(none));
   }
   cublasLtMatmulHeuristicResult_t results[kCandidates];
   int found = 0;
-  status = cublasLtMatmulAlgoGetHeuristic(handle_, layouts.operation, layouts.weights,
-                                          layouts.input, layouts.output, layouts.output, preference,
-                                          kCandidates, results, &found);
-  cublasLtMatmulPreferenceDestroy(preference);
-  if (status != CUBLAS_STATUS_SUCCESS || found == 0) {
-    return Failed("no algorithm for a product", status) + ", out " + std::to_string(call.out) +
-           ", in " + std::to_string(call.in) + ", rows " + std::to_string(rows);
+  if (status == CUBLAS_STATUS_SUCCESS) {
+    status = cublasLtMatmulAlgoGetHeuristic(handle_, layouts.operation, layouts.weights,
+                                            layouts.input, layouts.output, layouts.output,
+                                            preference, kCandidates, results, &found);
   }
-  *algo = results[0].algo;
-  return {};
+  cublasLtMatmulPreferenceDestroy(preference);
+  for (int i = 0; status == CUBLAS_STATUS_SUCCESS && i < found; ++i) {
+    if (results[i].state != CUBLAS_STATUS_SUCCESS) continue;
+    if (policy_ == GemmPolicy::kInvariant && !IsInvariant(call, results[i].algo)) continue;
+    *algo = results[i].algo;
+    return {};
+  }
+  return Failed("no algorithm for a product", status) + ", out " + std::to_string(call.out) +
+         ", in " + std::to_string(call.in) + ", rows " + std::to_string(rows) + ", " +
+         std::to_string(found) + " offered" +
+         (policy_ == GemmPolicy::kInvariant ? ", none for any number of rows" : "");
 }
 
 std::string CudaGemm::Run(const GemmCall& call, cudaStream_t stream) {
@@ -105,6 +133,11 @@ std::string CudaGemm::Run(const GemmCall& call, cudaStream_t stream) {
     cublasLtMatmulAlgo_t algo;
     std::string failed =
         Choose(call, policy_ == GemmPolicy::kInvariant ? kReferenceRows : bucket, &algo);
+    // What the library offers for many rows may not do for few: ask for others before giving up.
+    for (const size_t rows : kRowsToServe) {
+      if (failed.empty() || policy_ != GemmPolicy::kInvariant) break;
+      failed = Choose(call, rows, &algo);
+    }
     if (!failed.empty()) return failed;
     chosen = chosen_.emplace(key, algo).first;
   }

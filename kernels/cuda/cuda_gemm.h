@@ -36,6 +36,7 @@ class CudaGemm {
     bool operator<(const Key& other) const { return Fields() < other.Fields(); }
   };
   struct Layouts;
+  bool IsInvariant(const GemmCall& call, const cublasLtMatmulAlgo_t& algo) const;
   std::string Choose(const GemmCall& call, size_t rows, cublasLtMatmulAlgo_t* algo);
 
   GemmPolicy policy_ = GemmPolicy::kInvariant;

@@ -2,8 +2,9 @@
 // one runs on CUDA and is loaded as a plug-in (plugin.h); the emulated one runs the same kernels on
 // the CPU, slowly, for tests.
 //
-// Everything enqueues and returns at once unless it says otherwise. The first failure is kept:
-// after it every call does nothing and error() tells. Not thread-safe, except AllocatePinned,
+// Everything enqueues and returns at once unless it says otherwise. The first failure is kept, also
+// one that shows only later (a kernel's fault shows where somebody waits): after it every call does
+// nothing and error() tells, for the life of the device. Not thread-safe, except AllocatePinned,
 // FreePinned, Done and WaitOnHost, which any thread may call.
 //
 // Pointers in the parameter structs are device memory. Results of an operation depend on its own
@@ -32,14 +33,29 @@ struct DeviceInfo {
 // Work in one queue runs in order; the queues run beside each other.
 enum class Queue : uint8_t { kCompute, kCopy };
 
-// Type of weights and of the activations that meet them.
-enum class MatrixType : uint8_t { kFloat32, kBFloat16 };
-constexpr size_t MatrixBytes(MatrixType type) { return type == MatrixType::kFloat32 ? 4 : 2; }
+// Type of weights and of the activations that meet them; activations of int8 weights are float32.
+enum class MatrixType : uint8_t { kFloat32, kBFloat16, kInt8 };
+constexpr size_t MatrixBytes(MatrixType type) {
+  return type == MatrixType::kFloat32 ? 4 : type == MatrixType::kBFloat16 ? 2 : 1;
+}
+// Bytes from row to row of a matrix: int8 rows are filled up with zeros to whole groups.
+constexpr size_t MatrixRowBytes(MatrixType type, size_t in) {
+  return type == MatrixType::kInt8 ? size_t{Int8Groups(in)} * kInt8GroupInputs
+                                   : in * MatrixBytes(type);
+}
+// Working memory of products with int8 weights.
+constexpr size_t QuantizedBytes(size_t rows, size_t in) {
+  return rows * Int8Groups(in) * (kInt8GroupInputs + sizeof(float));
+}
 
-// output[rows, out] (+)= input[rows, in] weights[out, in]^T; sums in float32.
+// output[rows, out] (+)= input[rows, in] weights[out, in]^T; sums in float32. int8: the input is
+// quantised too, and results are those of kernels/gemm/gemm.h to the bit, whatever the number of
+// rows.
 struct GemmCall {
   MatrixType type = MatrixType::kBFloat16;
   const void* weights = nullptr;
+  const float* scales = nullptr;  // [out], int8 only
+  void* work = nullptr;           // QuantizedBytes(rows, in), int8 only
   const void* input = nullptr;
   float* output = nullptr;
   size_t rows = 0, out = 0, in = 0;
@@ -88,16 +104,18 @@ class Device {
   virtual void WaitOnHost(Mark mark) = 0;
 
   // What is enqueued on the compute queue between the two calls is recorded and not run. Only
-  // operations below may be recorded. 0 when recording failed; the failure is not kept.
-  virtual void BeginRecording() = 0;
+  // operations below may be recorded, each of a kind that has run before. False or 0 when recording
+  // failed, for whatever reason: nothing was run, and the failure is not kept.
+  virtual bool BeginRecording() = 0;
   virtual GraphId EndRecording() = 0;
   virtual void Replay(GraphId graph) = 0;
-  virtual void Forget(GraphId graph) = 0;
+  virtual void Forget(GraphId graph) = 0;  // 0 is allowed
 
   // Operations, all on the compute queue.
   virtual void Gemm(const GemmCall& call) = 0;
-  virtual void Embed(const Row* rows, size_t count, const void* table, MatrixType type,
-                     uint32_t hidden, float* x) = 0;
+  // `scales`: of the table's rows, int8 only.
+  virtual void Embed(const Row* rows, size_t count, const void* table, const float* scales,
+                     MatrixType type, uint32_t hidden, float* x) = 0;
   virtual void Norm(const NormCall& call) = 0;
   virtual void Swiglu(const float* gate_up, size_t rows, uint32_t ffn, MatrixType type,
                       void* out) = 0;
@@ -105,6 +123,8 @@ class Device {
   virtual void Push(const PushParams& params, size_t tiles) = 0;
   // REQUIRES: head_dim is 16, 32, 64 or 128. `single`: every tile has one row.
   virtual void Attend(const AttendParams& params, size_t tiles, bool single) = 0;
+  // Adds to the received attention of pairs, after Combine; for streams whose score is `attention`.
+  virtual void Masses(const AttendParams& params, size_t tiles, bool single) = 0;
   virtual void Combine(const CombineParams& params, const uint32_t* row_index, size_t rows,
                        MatrixType type, void* out) = 0;
   // A whole chunk event: score, discount, select, absorb, move, clear.
@@ -112,13 +132,18 @@ class Device {
   virtual void Sample(const SampleParams& params, size_t rows) = 0;
 };
 
+// What an emulated device does wrong, so that tests see how it is taken.
+struct EmulatedFaults {
+  uint64_t fault_at_launch = 0;    // this launch (from 1) breaks the device for good; 0 = never
+  bool refuse_recordings = false;  // every recording fails
+};
 // Runs the kernels on the CPU; gemms are plain loops in one order. For tests.
-Device* NewEmulatedDevice(uint64_t memory_bytes);
+Device* NewEmulatedDevice(uint64_t memory_bytes, const EmulatedFaults& faults = {});
 
 // Limits of the kernels.
 inline constexpr uint32_t kHeadDimMax = 128;
 inline constexpr uint32_t kFeatureDimMax = 256;
-inline constexpr uint32_t kEventPairsMax = 2048;  // cached and leaving pairs of one event
+inline constexpr uint32_t kEventPairsMax = 2000;  // cached and leaving pairs of one event
 inline constexpr uint32_t kChunkMax = 256;
 
 }  // namespace lola::cuda

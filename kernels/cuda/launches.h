@@ -4,12 +4,17 @@
 #define LOLA_KERNELS_CUDA_LAUNCHES_H_
 
 #include "kernels/core/check.h"
+#include "kernels/cuda/absorb.cuh"
 #include "kernels/cuda/attend.cuh"
 #include "kernels/cuda/combine.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/event.cuh"
+#include "kernels/cuda/int8_gemm.cuh"
+#include "kernels/cuda/mass.cuh"
+#include "kernels/cuda/redundancy.cuh"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/sample.cuh"
+#include "kernels/cuda/score.cuh"
 #include "kernels/cuda/select.cuh"
 
 #ifndef LOLA_LAUNCH
@@ -25,10 +30,40 @@ class KernelLaunches : public Base {
  public:
   using Base::Base;
 
-  void Embed(const Row* rows, size_t count, const void* table, MatrixType type, uint32_t hidden,
-             float* x) override {
+  void Gemm(const GemmCall& call) override {
+    if (call.type != MatrixType::kInt8) return Base::Gemm(call);
+    if (!Start(call.rows)) return;
+    int8_t* quantized = static_cast<int8_t*>(call.work);
+    const uint32_t groups = Int8Groups(call.in);
+    const Int8Params p{static_cast<const int8_t*>(call.weights),
+                       call.scales,
+                       static_cast<const float*>(call.input),
+                       quantized,
+                       reinterpret_cast<float*>(quantized + call.rows * groups * kInt8GroupInputs),
+                       call.output,
+                       call.rows,
+                       call.out,
+                       static_cast<uint32_t>(call.in),
+                       call.accumulate ? 1u : 0u};
+    constexpr unsigned kWarps = kInt8Threads / kWarpThreads;
+    LOLA_LAUNCH(QuantizeKernel, Grid(call.rows, (groups + kWarps - 1) / kWarps), kInt8Threads, 0,
+                p);
+    if (call.rows <= 8) {
+      Int8Of<1>(p);
+    } else if (call.rows <= 32) {
+      Int8Of<4>(p);
+    } else {
+      Int8Of<8>(p);
+    }
+  }
+
+  void Embed(const Row* rows, size_t count, const void* table, const float* scales, MatrixType type,
+             uint32_t hidden, float* x) override {
     if (!Start(count)) return;
-    if (type == MatrixType::kFloat32) {
+    if (type == MatrixType::kInt8) {
+      LOLA_LAUNCH(EmbedInt8Kernel, Grid(count), kRowThreads, 0, rows,
+                  static_cast<const int8_t*>(table), scales, hidden, x);
+    } else if (type == MatrixType::kFloat32) {
       LOLA_LAUNCH(EmbedKernel<float>, Grid(count), kRowThreads, 0, rows,
                   static_cast<const float*>(table), hidden, x);
     } else {
@@ -92,6 +127,22 @@ class KernelLaunches : public Base {
     }
   }
 
+  void Masses(const AttendParams& p, size_t tiles, bool single) override {
+    if (!Start(tiles)) return;
+    switch (p.shape.head_dim) {
+      case 16:
+        return MassesOf<16>(p, tiles, single);
+      case 32:
+        return MassesOf<32>(p, tiles, single);
+      case 64:
+        return MassesOf<64>(p, tiles, single);
+      case 128:
+        return MassesOf<128>(p, tiles, single);
+      default:
+        LOLA_CHECK(false) << "head_dim " << p.shape.head_dim;
+    }
+  }
+
   void Combine(const CombineParams& p, const uint32_t* row_index, size_t rows, MatrixType type,
                void* out) override {
     if (!Start(rows)) return;
@@ -108,21 +159,18 @@ class KernelLaunches : public Base {
 
   void RunEvents(const EventParams& p, size_t events) override {
     if (!Start(events)) return;
-    const uint32_t d = p.shape.head_dim, f = p.shape.feature_dim / 2, heads = p.shape.query_heads;
-    const auto tiles = [](uint32_t pairs) { return (pairs + kEventPairs - 1) / kEventPairs; };
-    LOLA_LAUNCH(ScoreKernel, Grid(events, heads, tiles(p.pairs_max)), kEventThreads,
-                ScoreSharedFloats(d, f) * sizeof(float), p);
-    LOLA_LAUNCH(RedundancyKernel, Grid(events, heads, tiles(p.pairs_max)), kEventThreads,
-                RedundancySharedFloats(d) * sizeof(float), p);
-    LOLA_LAUNCH(SelectKernel, Grid(events, heads), kSelectThreads, SelectSharedBytes(p.pairs_max),
-                p);
-    LOLA_LAUNCH(DroppedFeaturesKernel, Grid(events, heads, tiles(p.chunk_max)), kEventThreads,
-                kEventPairs * (d + 3 * f) * sizeof(float), p);
-    LOLA_LAUNCH(AbsorbKernel, Grid(events, heads, p.shape.feature_dim / kSectionFeatures),
-                kEventThreads, p.chunk_max * kSectionFeatures * sizeof(float), p);
-    LOLA_LAUNCH(MoveKernel, Grid(events, heads), kEventThreads, 0, p);
-    LOLA_LAUNCH(ClearKernel, Grid(events, p.shape.kv_heads), kEventThreads, 0, p);
-    this->Launched();
+    switch (p.shape.head_dim) {
+      case 16:
+        return EventsOf<16>(p, events);
+      case 32:
+        return EventsOf<32>(p, events);
+      case 64:
+        return EventsOf<64>(p, events);
+      case 128:
+        return EventsOf<128>(p, events);
+      default:
+        LOLA_CHECK(false) << "head_dim " << p.shape.head_dim;
+    }
   }
 
   void Sample(const SampleParams& p, size_t rows) override {
@@ -139,16 +187,60 @@ class KernelLaunches : public Base {
                                    static_cast<unsigned>(z)};
   }
 
+  template <unsigned NT>
+  void Int8Of(const Int8Params& p) {
+    LOLA_LAUNCH(Int8GemmKernel<NT>,
+                Grid((p.out + kInt8Outputs - 1) / kInt8Outputs, (p.rows + 8 * NT - 1) / (8 * NT)),
+                kInt8Threads, 0, p);
+    this->Launched();
+  }
+
   template <unsigned D>
   void AttendOf(const AttendParams& p, size_t tiles, bool single) {
     const size_t sections = p.sections.cache + p.sections.window + p.sections.linear;
     const auto grid = Grid(tiles, p.shape.query_heads, sections);
+    constexpr unsigned kMany = kTileRows / kColumns;
     if (single) {
-      LOLA_LAUNCH((AttendKernel<D, 1>), grid, kAttendThreads, AttendSharedFloats(1, D) * 4, p);
+      LOLA_LAUNCH((AttendKernel<D, 1>), grid, kAttendThreads, AttendSharedBytes(1, D), p);
     } else {
-      LOLA_LAUNCH((AttendKernel<D, kTileRows>), grid, kAttendThreads,
-                  AttendSharedFloats(kTileRows, D) * 4, p);
+      LOLA_LAUNCH((AttendKernel<D, kMany>), grid, kAttendThreads, AttendSharedBytes(kMany, D), p);
     }
+    this->Launched();
+  }
+
+  template <unsigned D>
+  void MassesOf(const AttendParams& p, size_t tiles, bool single) {
+    const auto grid = Grid(tiles, p.shape.query_heads, p.sections.cache + p.sections.window);
+    constexpr unsigned kMany = kTileRows / kColumns;
+    if (single) {
+      LOLA_LAUNCH((MassKernel<D, 1>), grid, kAttendThreads, AttendSharedBytes(1, D), p);
+    } else {
+      LOLA_LAUNCH((MassKernel<D, kMany>), grid, kAttendThreads, AttendSharedBytes(kMany, D), p);
+    }
+    this->Launched();
+  }
+
+  template <unsigned D>
+  void EventsOf(const EventParams& p, size_t events) {
+    const uint32_t features = p.shape.feature_dim, heads = p.shape.query_heads;
+    const auto tiles = [](uint32_t n, uint32_t each) { return (n + each - 1) / each; };
+    const auto pairs = Grid(events, heads, tiles(p.sizes.pairs_max, kEventPairs));
+    const auto sections = Grid(events, heads, features / kSectionFeatures);
+    const size_t panel = KeyPanelBytes(D, features);
+    if (p.sizes.trial != 0) {
+      LOLA_LAUNCH(FeaturesKernel, pairs, kEventThreads, panel, p, 1);
+      LOLA_LAUNCH(TrialKernel, sections, kEventThreads, AbsorbSharedBytes(), p);
+    }
+    LOLA_LAUNCH(ScoreKernel<D>, pairs, kEventThreads, ScoreSharedBytes(D, features), p);
+    LOLA_LAUNCH(RedundancyKernel<D>, Grid(events, heads, tiles(p.sizes.pairs_max, kRowsOfBlock)),
+                kEventThreads, 0, p);
+    LOLA_LAUNCH(SelectKernel, Grid(events, heads), kSelectThreads,
+                SelectSharedBytes(p.sizes.pairs_max), p);
+    LOLA_LAUNCH(FeaturesKernel, Grid(events, heads, tiles(p.sizes.drops_max, kEventPairs)),
+                kEventThreads, panel, p, 0);
+    LOLA_LAUNCH(AbsorbKernel, sections, kEventThreads, AbsorbSharedBytes(), p);
+    LOLA_LAUNCH(MoveKernel, Grid(events, heads), kEventThreads, 0, p);
+    LOLA_LAUNCH(ClearKernel, Grid(events, p.shape.kv_heads), kEventThreads, 0, p);
     this->Launched();
   }
 };

@@ -47,7 +47,16 @@ LOLA_DEVICE Vec16 Load16(const void* from) {
   const uint4 v = *static_cast<const uint4*>(from);
   return {{v.x, v.y, v.z, v.w}};
 }
+LOLA_DEVICE void Load8Bytes(const void* from, uint32_t& a, uint32_t& b) {
+  const uint2 v = *static_cast<const uint2*>(from);
+  a = v.x;
+  b = v.y;
+}
+LOLA_DEVICE void StorePair(float* to, float a, float b) {
+  *reinterpret_cast<float2*>(to) = make_float2(a, b);
+}
 LOLA_DEVICE float BitsToFloat(uint32_t bits) { return __uint_as_float(bits); }
+LOLA_DEVICE float Product(float a, float b) { return __fmul_rn(a, b); }
 LOLA_DEVICE uint32_t FloatBits(float value) { return __float_as_uint(value); }
 LOLA_DEVICE void AtomicAdd(unsigned long long* to, unsigned long long value) {
   atomicAdd(to, value);
@@ -78,6 +87,8 @@ inline unsigned BlockY() { return emulation::Here().block.y; }
 inline unsigned BlockZ() { return emulation::Here().block.z; }
 inline unsigned BlockSize() { return emulation::Here().block_size.x; }
 inline void SyncThreads() { emulation::SyncThreads(); }
+// Rounded before anything is added to it, where others may be fused.
+inline float Product(float a, float b) { return a * b; }
 inline float BitsToFloat(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline uint32_t FloatBits(float value) { return std::bit_cast<uint32_t>(value); }
 inline uint32_t ShuffleXor(uint32_t value, unsigned mask) {
@@ -93,6 +104,15 @@ inline Vec16 Load16(const void* from) {
   Vec16 v;
   std::memcpy(&v, from, sizeof(v));
   return v;
+}
+// 8-byte aligned, both of these.
+inline void Load8Bytes(const void* from, uint32_t& a, uint32_t& b) {
+  std::memcpy(&a, from, 4);
+  std::memcpy(&b, static_cast<const unsigned char*>(from) + 4, 4);
+}
+inline void StorePair(float* to, float a, float b) {
+  to[0] = a;
+  to[1] = b;
 }
 inline void AtomicAdd(unsigned long long* to, unsigned long long value) { *to += value; }
 
@@ -118,24 +138,6 @@ LOLA_DEVICE void Put(Bf16& to, float value) {
     to.bits = uint16_t((bits >> 16) | 0x40u);
   } else {
     to.bits = uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-  }
-}
-
-// Eight elements, 16-byte aligned.
-LOLA_DEVICE void Load8(const float* from, float (&to)[8]) {
-  const Vec16 a = Load16(from), b = Load16(from + 4);
-  LOLA_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    to[i] = BitsToFloat(a.word[i]);
-    to[4 + i] = BitsToFloat(b.word[i]);
-  }
-}
-LOLA_DEVICE void Load8(const Bf16* from, float (&to)[8]) {
-  const Vec16 a = Load16(from);
-  LOLA_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    to[2 * i] = BitsToFloat(a.word[i] << 16);
-    to[2 * i + 1] = BitsToFloat(a.word[i] & 0xffff0000u);
   }
 }
 

@@ -3,6 +3,7 @@
 #ifndef LOLA_KERNELS_CUDA_ROWS_CUH_
 #define LOLA_KERNELS_CUDA_ROWS_CUH_
 
+#include "kernels/cuda/cache_rows.cuh"
 #include "kernels/cuda/calls.h"
 #include "kernels/cuda/portable.h"
 #include "kernels/cuda/tables.h"
@@ -11,23 +12,21 @@ namespace lola::cuda {
 
 inline constexpr unsigned kRowThreads = 128;
 
-// Position of (pair, dim) in blocked keys; see kernels/attend/attend.h.
-LOLA_DEVICE size_t KeyOffset(uint32_t row, uint32_t dim, uint32_t head_dim) {
-  return size_t(row / kKeyBlock) * kKeyBlock * head_dim + dim * kKeyBlock + row % kKeyBlock;
-}
-
-LOLA_DEVICE uint32_t RingRow(const Plan& plan, uint64_t position) {
-  if (plan.softmax) return uint32_t(position);
-  const uint64_t chunk = position / plan.chunk;
-  return uint32_t(chunk % plan.ring_chunks * plan.chunk_rows + position % plan.chunk);
-}
-
 // x[row] = embedding[token]. Grid: rows.
 template <typename W>
 LOLA_KERNEL EmbedKernel(const Row* rows, const W* embedding, uint32_t hidden, float* x) {
   const W* from = embedding + size_t(rows[BlockX()].token) * hidden;
   float* to = x + size_t(BlockX()) * hidden;
   for (uint32_t i = ThreadX(); i < hidden; i += BlockSize()) to[i] = ToFloat(from[i]);
+}
+
+// The same from an int8 table with a scale per row.
+LOLA_KERNEL EmbedInt8Kernel(const Row* rows, const int8_t* table, const float* scales,
+                            uint32_t hidden, float* x) {
+  const size_t token = size_t(rows[BlockX()].token);
+  const int8_t* from = table + token * Int8Groups(hidden) * kInt8GroupInputs;
+  float* to = x + size_t(BlockX()) * hidden;
+  for (uint32_t i = ThreadX(); i < hidden; i += BlockSize()) to[i] = float(from[i]) * scales[token];
 }
 
 // out[i] = RMSNorm(x[pick[i]]) * weight; pick null = every row. Grid: rows.
@@ -62,12 +61,6 @@ LOLA_DEVICE float Rotated(const float* x, const float* cos, const float* sin, ui
   const uint32_t half = head_dim / 2;
   if (dim < half) return fmaf(-x[dim + half], sin[dim], x[dim] * cos[dim]);
   return fmaf(x[dim - half], sin[dim - half], x[dim] * cos[dim - half]);
-}
-LOLA_DEVICE float Unrotated(const float* x, const float* cos, const float* sin, uint32_t dim,
-                            uint32_t head_dim) {
-  const uint32_t half = head_dim / 2;
-  if (dim < half) return fmaf(x[dim + half], sin[dim], x[dim] * cos[dim]);
-  return fmaf(-x[dim - half], sin[dim - half], x[dim] * cos[dim - half]);
 }
 
 // phi = max(concat(softmax(z), softmax(-z)), floor) for one row of z in shared memory, by one warp.
@@ -130,40 +123,31 @@ LOLA_KERNEL QueryKernel(QueryParams p) {
   if (ThreadX() < kWarpThreads) FeaturesOfWarp(z, f, p.features + at * 2 * f);
 }
 
-template <typename T>
-LOLA_DEVICE void StorePair(unsigned char* keys, unsigned char* values, uint32_t row, uint32_t dim,
-                           uint32_t head_dim, float key, float value) {
-  Put(reinterpret_cast<T*>(keys)[KeyOffset(row, dim, head_dim)], key);
-  Put(reinterpret_cast<T*>(values)[size_t(row) * head_dim + dim], value);
-}
-
-// Writes the keys and values of a tile's rows into its stream's window. Constant positions: the key
-// is rotated by its place in the chunk. Grid: tiles, kv heads.
+// Writes the keys and values of a tile's rows into its stream's window, a warp a row. Constant
+// positions: the key is rotated by its place in the chunk. Grid: tiles, kv heads.
 LOLA_KERNEL PushKernel(PushParams p) {
   const uint32_t d = p.shape.head_dim;
   const Tile tile = p.tiles[BlockX()];
   const SegmentEntry segment = p.segments[tile.segment];
   const Plan& plan = *segment.plan;
-  const LayerPlace& place = plan.layers[p.layer];
+  const PairRows window = WindowRows(segment.record, plan, plan.layers[p.layer], BlockY(), d);
   const size_t stride = size_t(p.shape.query_heads + 2 * p.shape.kv_heads) * d;
-  const size_t row_bytes = d * (plan.cache_type == CacheType::kFloat32 ? 4 : 2);
-  unsigned char* keys = segment.record + place.window_k + BlockY() * plan.ring_rows * row_bytes;
-  unsigned char* values = segment.record + place.window_v + BlockY() * plan.ring_rows * row_bytes;
-  for (uint32_t n = ThreadX(); n < tile.rows * d; n += BlockSize()) {
-    const uint32_t row = n / d, i = n % d;
+  const float* cosines = plan.constant_positions ? plan.distance_cos : p.absolute_cos;
+  const float* sines = plan.constant_positions ? plan.distance_sin : p.absolute_sin;
+  const unsigned warps = BlockSize() / kWarpThreads;
+  for (uint32_t row = ThreadX() / kWarpThreads; row < tile.rows; row += warps) {
     const uint64_t position = tile.position + row;
     const float* k = p.qkv + (tile.first_row + row) * stride + (p.shape.query_heads + BlockY()) * d;
     const size_t angle = plan.constant_positions ? size_t(position % plan.chunk) * (d / 2)
                                                  : size_t(tile.first_row + row) * (d / 2);
-    const float* cos = plan.constant_positions ? plan.distance_cos : p.absolute_cos;
-    const float* sin = plan.constant_positions ? plan.distance_sin : p.absolute_sin;
-    const float key = Rotated(k, cos + angle, sin + angle, i, d);
-    const float value = k[size_t(p.shape.kv_heads) * d + i];
-    if (plan.cache_type == CacheType::kFloat32) {
-      StorePair<float>(keys, values, RingRow(plan, position), i, d, key, value);
-    } else {
-      StorePair<Bf16>(keys, values, RingRow(plan, position), i, d, key, value);
+    float key[kRowParts], value[kRowParts];
+    LOLA_UNROLL
+    for (unsigned i = 0; i < kRowParts; ++i) {
+      const uint32_t dim = ThreadX() % kWarpThreads + kWarpThreads * i;
+      key[i] = dim < d ? Rotated(k, cosines + angle, sines + angle, dim, d) : 0.0f;
+      value[i] = dim < d ? k[size_t(p.shape.kv_heads) * d + dim] : 0.0f;
     }
+    window.Store(RingRow(plan, position), key, value);
   }
 }
 

@@ -11,15 +11,43 @@
 
 namespace lola::cuda {
 
-inline constexpr unsigned kTileRows = 8;          // rows that share one read of keys and values
+inline constexpr unsigned kTileRows = 32;         // rows that share one read of keys and values
 inline constexpr unsigned kSectionPairs = 64;     // pairs of one section of attention
 inline constexpr unsigned kSectionFeatures = 32;  // features of one section of the linear part
 inline constexpr unsigned kKeyBlock = 16;    // pairs interleaved in one key block, as in records
-inline constexpr unsigned kEventPairs = 16;  // pairs one block scores
+inline constexpr unsigned kEventPairs = 32;  // pairs one block scores
 
-enum class CacheType : uint32_t { kFloat32 = 0, kBFloat16 = 1 };
+enum class CacheType : uint32_t { kFloat32 = 0, kBFloat16 = 1, kFloat8 = 2 };
+constexpr unsigned CacheBytes(CacheType type) {
+  return type == CacheType::kFloat32 ? 4 : type == CacheType::kBFloat16 ? 2 : 1;
+}
 enum class MixForm : uint32_t { kGatedNatural = 0, kNatural = 1, kLolcats = 2 };
-enum class ScoreForm : uint32_t { kSre = 0, kValueNorm = 1, kRandom = 2, kRecency = 4 };
+// Mirrors memory::Score.
+enum class ScoreForm : uint32_t {
+  kSre = 0,
+  kValueNorm = 1,
+  kRandom = 2,
+  kLeaveOneOut = 3,
+  kRecency = 4,
+  kRelativeSre = 5,
+  kRelativeLeaveOneOut = 6,
+  kHypothetical = 7,
+  kRelativeHypothetical = 8,
+  kKeyNorm = 9,
+  kAttention = 10,
+};
+// Errors are taken against H and s with all eligible pairs added.
+constexpr bool AgainstTrialState(ScoreForm score) {
+  return score == ScoreForm::kLeaveOneOut || score == ScoreForm::kRelativeLeaveOneOut ||
+         score == ScoreForm::kHypothetical || score == ScoreForm::kRelativeHypothetical;
+}
+constexpr bool LeavesSelfOut(ScoreForm score) {
+  return score == ScoreForm::kLeaveOneOut || score == ScoreForm::kRelativeLeaveOneOut;
+}
+constexpr bool IsRelative(ScoreForm score) {
+  return score == ScoreForm::kRelativeSre || score == ScoreForm::kRelativeLeaveOneOut ||
+         score == ScoreForm::kRelativeHypothetical;
+}
 
 // Shape of the model.
 struct Shape {
@@ -29,7 +57,11 @@ struct Shape {
 // Byte offsets of one layer from the start of a record; see memory/stream/layout.h.
 struct LayerPlace {
   uint64_t counters, s, h, window_k, window_v, cache_k, cache_v, cache_meta;
+  uint64_t window_mass, cache_mass;  // score `attention` only
+  // float8 only: exponents of the rows.
+  uint64_t window_k_exponents, window_v_exponents, cache_k_exponents, cache_v_exponents;
   uint32_t cache_pairs, cache_slots;
+  uint32_t cache_pairs_min;  // fewest pairs kept once the cache has overflowed
 };
 
 // Mirrors of what lies in a record.
@@ -56,7 +88,11 @@ struct Plan {
   CacheType cache_type;
   MixForm mixing;
   ScoreForm score;
-  float mass_cap;  // 0 = none
+  uint32_t cache_heads;    // query heads that own one sparse cache together
+  uint32_t group_largest;  // a shared cache ranks by the largest score, not by the sum
+  uint32_t sinks;          // positions below this stay in the cache
+  float adaptive_mass;     // 0 = the cache has one size
+  float mass_cap;          // 0 = none
   float redundancy_threshold;
   float score_epsilon;
   const float* distance_cos;  // [window + chunk, d / 2]; constant positions only
@@ -98,6 +134,7 @@ struct Event {
 struct StepCounters {
   unsigned long long events, admissions, displacements, absorptions;
   unsigned long long nonfinite_scores, nonfinite_rows;
+  unsigned long long occupancy_sum, occupancy_count;
   unsigned long long recall_errors[21];
   unsigned long long recall_error_sum;  // in units of 2^-20: integers add up alike in any order
 };

@@ -45,6 +45,17 @@ RecordHeader& StreamState::mutable_header() {
   return *reinterpret_cast<RecordHeader*>(record_.data());
 }
 
+RecordHeader EmptyHeader(const StateLayout& layout,
+                         const std::array<std::byte, 16>& model_fingerprint) {
+  return {.magic = kRecordMagic,
+          .layout_version = layout.layout_version(),
+          .layers = layout.geometry().layers,
+          .record_bytes = layout.stride_bytes(),
+          .position = 0,
+          .model_fingerprint = model_fingerprint,
+          .settings_fingerprint = layout.settings().Fingerprint()};
+}
+
 void StreamState::Reset(const std::array<std::byte, 16>& model_fingerprint) {
   std::memset(record_.data() + kPageBytes, 0, record_.size() - kPageBytes);
   WriteHeader(model_fingerprint, 0);
@@ -53,14 +64,8 @@ void StreamState::Reset(const std::array<std::byte, 16>& model_fingerprint) {
 void StreamState::WriteHeader(const std::array<std::byte, 16>& model_fingerprint,
                               uint64_t position) {
   std::memset(record_.data(), 0, kPageBytes);
-  RecordHeader& header = mutable_header();
-  header.magic = kRecordMagic;
-  header.layout_version = layout_->layout_version();
-  header.layers = layout_->geometry().layers;
-  header.record_bytes = layout_->stride_bytes();
-  header.position = position;
-  header.model_fingerprint = model_fingerprint;
-  header.settings_fingerprint = layout_->settings().Fingerprint();
+  mutable_header() = EmptyHeader(*layout_, model_fingerprint);
+  mutable_header().position = position;
 }
 
 absl::Status StreamState::Check(std::span<const std::byte> model_fingerprint) const {

@@ -35,6 +35,10 @@ struct HeadView {
   std::vector<CachedPairView> pairs;  // by position ascending
 };
 
+// The header of an empty stream's record: with it and zeros a record is as Reset leaves it.
+RecordHeader EmptyHeader(const StateLayout& layout,
+                         const std::array<std::byte, 16>& model_fingerprint);
+
 class StreamState {
  public:
   // REQUIRES: record.size() == layout->stride_bytes(); both outlive the view.

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
-#include <mutex>
+#include <string>
 #include <vector>
 
 #include "kernels/cuda/emulation/grid.h"
@@ -22,7 +22,8 @@ class EmulatedBase : public Device {
  public:
   using GridSize = emulation::Dim3;
 
-  explicit EmulatedBase(uint64_t memory_bytes) : memory_bytes_(memory_bytes) {}
+  EmulatedBase(uint64_t memory_bytes, const EmulatedFaults& faults)
+      : memory_bytes_(memory_bytes), faults_(faults) {}
   ~EmulatedBase() override {
     for (const auto& [data, bytes] : blocks_) std::free(data);
   }
@@ -35,10 +36,10 @@ class EmulatedBase : public Device {
     info.processors = 1;
     return info;
   }
-  std::string error() const override { return {}; }
+  std::string error() const override { return error_; }
 
   void* Allocate(size_t bytes) override {
-    if (used_ + bytes > memory_bytes_) return nullptr;
+    if (!Ready() || used_ + bytes > memory_bytes_) return nullptr;
     void* data = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
     if (data == nullptr) return nullptr;
     std::memset(data, 0xCD, bytes);  // device memory starts out as anything
@@ -60,34 +61,39 @@ class EmulatedBase : public Device {
   void FreePinned(void* data) override { std::free(data); }
 
   void Upload(Queue, void* to, const void* from, size_t bytes) override {
-    std::memcpy(to, from, bytes);
+    if (Ready() && bytes > 0) std::memcpy(to, from, bytes);
   }
   void Download(Queue, void* to, const void* from, size_t bytes) override {
-    std::memcpy(to, from, bytes);
+    if (Ready() && bytes > 0) std::memcpy(to, from, bytes);
   }
   void CopyWithin(Queue, void* to, const void* from, size_t bytes) override {
-    std::memcpy(to, from, bytes);
+    if (Ready() && bytes > 0) std::memcpy(to, from, bytes);
   }
-  void Zero(Queue, void* data, size_t bytes) override { std::memset(data, 0, bytes); }
+  void Zero(Queue, void* data, size_t bytes) override {
+    if (Ready() && bytes > 0) std::memset(data, 0, bytes);
+  }
 
   Mark Record(Queue) override { return ++marks_; }
   void WaitFor(Queue, Mark mark) override { LOLA_CHECK_LE(mark, marks_); }
   bool Done(Mark) override { return true; }
   void WaitOnHost(Mark) override {}
 
-  void BeginRecording() override {
+  bool BeginRecording() override {
     LOLA_CHECK(!recording_);
+    if (!Ready()) return false;
     recording_ = true;
     recorded_.clear();
+    return true;
   }
   GraphId EndRecording() override {
     LOLA_CHECK(recording_);
     recording_ = false;
+    if (faults_.refuse_recordings) return 0;
     graphs_[++last_graph_] = std::move(recorded_);
     return last_graph_;
   }
   void Replay(GraphId graph) override {
-    for (const auto& work : graphs_.at(graph)) work();
+    for (const auto& work : graphs_.at(graph)) Run(work);
   }
   void Forget(GraphId graph) override { graphs_.erase(graph); }
 
@@ -97,7 +103,7 @@ class EmulatedBase : public Device {
     });
   }
 
-  bool Ready() const { return true; }
+  bool Ready() const { return error_.empty(); }
   void Launched() {}
 
  protected:
@@ -105,11 +111,19 @@ class EmulatedBase : public Device {
     if (recording_) {
       recorded_.push_back(std::move(work));
     } else {
-      work();
+      Run(work);
     }
   }
 
  private:
+  void Run(const std::function<void()>& work) {
+    if (!Ready()) return;
+    if (++launches_ == faults_.fault_at_launch) {
+      error_ = "emulation: launch " + std::to_string(launches_) + " faulted";
+      return;
+    }
+    work();
+  }
   static float At(MatrixType type, const void* data, size_t index) {
     return type == MatrixType::kFloat32 ? static_cast<const float*>(data)[index]
                                         : ToFloat(static_cast<const Bf16*>(data)[index]);
@@ -126,6 +140,9 @@ class EmulatedBase : public Device {
   }
 
   const uint64_t memory_bytes_;
+  const EmulatedFaults faults_;
+  uint64_t launches_ = 0;
+  std::string error_;
   uint64_t used_ = 0;
   std::map<void*, size_t> blocks_;
   Mark marks_ = 0;
@@ -137,8 +154,8 @@ class EmulatedBase : public Device {
 
 }  // namespace
 
-Device* NewEmulatedDevice(uint64_t memory_bytes) {
-  return new KernelLaunches<EmulatedBase>(memory_bytes);
+Device* NewEmulatedDevice(uint64_t memory_bytes, const EmulatedFaults& faults) {
+  return new KernelLaunches<EmulatedBase>(memory_bytes, faults);
 }
 
 }  // namespace lola::cuda

@@ -28,7 +28,7 @@ class Block {
  public:
   Block(unsigned threads, size_t shared_bytes, const std::function<void()>& body,
         context::pooled_fixedsize_stack& stacks)
-      : lanes_(threads), warp_slots_(threads), shared_(shared_bytes + 1), body_(body) {
+      : lanes_(threads), warp_slots_(threads * kWarpWords), shared_(shared_bytes + 1), body_(body) {
     std::memset(shared_.data(), 0xCD, shared_.size());
     for (Lane& lane : lanes_) {
       lane.fiber = context::fiber(std::allocator_arg, stacks, [this, &lane](context::fiber&& main) {
@@ -44,7 +44,7 @@ class Block {
   void Yield(Wait wait);
   unsigned char* shared() { return shared_.data(); }
   unsigned lane_count() const { return static_cast<unsigned>(lanes_.size()); }
-  uint32_t& slot(unsigned thread) { return warp_slots_[thread]; }
+  uint32_t& slot(unsigned thread) { return warp_slots_[thread * kWarpWords]; }
 
  private:
   bool ReleaseWarps();
@@ -120,6 +120,10 @@ const Place& Here() { return t_place; }
 unsigned char* SharedBytes() { return t_block->shared(); }
 void SyncThreads() { t_block->Yield(Wait::kBlock); }
 void SyncWarp() { t_block->Yield(Wait::kWarp); }
+
+uint32_t* WarpWords(unsigned lane) {
+  return &t_block->slot(t_place.thread.x / kWarp * kWarp + lane);
+}
 
 uint32_t Exchange(uint32_t value, unsigned from) {
   const unsigned thread = t_place.thread.x;

@@ -32,6 +32,10 @@ void RunGrid(Dim3 grid, unsigned threads, size_t shared_bytes, const std::functi
 unsigned char* SharedBytes();
 void SyncThreads();
 void SyncWarp();
+// Words of lane `lane` of the calling thread's warp, for exchanges of more than one word: write
+// your own, SyncWarp, read those of others, SyncWarp.
+inline constexpr unsigned kWarpWords = 8;
+uint32_t* WarpWords(unsigned lane);
 // Every lane of the warp gives `value` and gets that of lane `from` (both 32 bits).
 uint32_t Exchange(uint32_t value, unsigned from);
 // Bit i is set when lane i gave true.

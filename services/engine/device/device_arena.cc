@@ -15,14 +15,28 @@ absl::StatusOr<std::unique_ptr<DeviceArena>> DeviceArena::Create(cuda::Device* d
   absl::Status status = arena->stagings_.Allocate(device, stagings * stride_bytes, "staging");
   if (status.ok()) status = arena->slab_.Allocate(device, (slots + 1) * stride_bytes, "slots");
   if (!status.ok()) {
-    const uint64_t free = device->info().free_bytes;
+    if (!absl::IsResourceExhausted(status)) return status;
+    arena->stagings_.Reset();
+    const uint64_t records = device->info().free_bytes / stride_bytes;
+    const uint64_t others = stagings + 1;  // the spare record too
     return absl::ResourceExhaustedError(absl::StrCat(status.message(), "; slots: ", slots, " of ",
                                                      stride_bytes, " bytes each, room is for ",
-                                                     free / stride_bytes));
+                                                     records > others ? records - others : 0));
   }
   arena->staging_marks_.resize(stagings);
   device->Zero(Queue::kCompute, arena->slab_.data(), arena->slab_.bytes());
   return arena;
+}
+
+absl::Status DeviceArena::Clear(size_t slot, const memory::RecordHeader& header) {
+  LOLA_CHECK_LT(slot, slots());
+  LOLA_CHECK_LE(header.record_bytes, stride_bytes_);
+  device_->Zero(Queue::kCompute, record(slot), header.record_bytes);
+  device_->Upload(Queue::kCompute, record(slot), &header, sizeof(header));
+  device_->WaitOnHost(device_->Record(Queue::kCompute));
+  positions_[slot] = header.position;
+  if (!device_->error().empty()) return absl::UnavailableError(device_->error());
+  return absl::OkStatus();
 }
 
 absl::Status DeviceArena::Load(size_t slot, std::span<const std::byte> bytes) {

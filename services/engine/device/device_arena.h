@@ -38,7 +38,11 @@ class DeviceArena {
   uint64_t position(size_t slot) const { return positions_[slot]; }
   void SetPosition(size_t slot, uint64_t position) { positions_[slot] = position; }
 
+  // Makes the slot an empty stream's record: zeros written on the device, and this header.
+  // UNAVAILABLE when the device failed.
+  absl::Status Clear(size_t slot, const memory::RecordHeader& header);
   // Makes the slot hold these bytes (a whole record). They may be freed on return.
+  // UNAVAILABLE when the device failed.
   absl::Status Load(size_t slot, std::span<const std::byte> record);
 
   // The slot's record as of everything enqueued so far.

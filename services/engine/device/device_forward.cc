@@ -11,8 +11,10 @@ using cuda::Queue;
 
 void DeviceStepper::Multiply(const DeviceWeights::Matrix& weights, const void* input, size_t rows,
                              size_t out, size_t in, float* output, bool accumulate) {
-  device_->Gemm({.type = weights_.type,
-                 .weights = weights.data(),
+  device_->Gemm({.type = weights.type,
+                 .weights = weights.values.data(),
+                 .scales = weights.scales.data(),
+                 .work = b_->quantized.data(),
                  .input = input,
                  .output = output,
                  .rows = rows,
@@ -30,28 +32,32 @@ void DeviceStepper::AttendWave(uint32_t layer, const Wave& wave) {
                  .shape = shape_,
                  .layer = layer},
                 wave.tiles);
-  device_->Attend({.tiles = b_->tiles.device + wave.first_tile,
-                   .segments = b_->segments.device,
-                   .queries = b_->queries.data(),
-                   .features = b_->features.data(),
-                   .partials = b_->partials.data(),
-                   .shape = shape_,
-                   .sections = sections_,
-                   .variants = variants_,
-                   .layer = layer,
-                   .scale = 1.0f / std::sqrt(float(shape_.head_dim))},
-                  wave.tiles, step_.single);
+  const cuda::AttendParams attend{.tiles = b_->tiles.device + wave.first_tile,
+                                  .segments = b_->segments.device,
+                                  .queries = b_->queries.data(),
+                                  .features = b_->features.data(),
+                                  .partials = b_->partials.data(),
+                                  .shares = b_->shares.data(),
+                                  .shape = shape_,
+                                  .sections = sections_,
+                                  .variants = variants_,
+                                  .layer = layer,
+                                  .tile_count = wave.tiles,
+                                  .scale = 1.0f / std::sqrt(float(shape_.head_dim))};
+  device_->Attend(attend, wave.tiles, step_.single);
   device_->Combine({.rows = b_->rows.device,
                     .segments = b_->segments.device,
                     .partials = b_->partials.data(),
                     .gate = weights_.gate.data() + size_t{layer} * shape_.query_heads,
+                    .shares = b_->shares.data(),
                     .counters = b_->counters.device,
                     .broken = b_->broken.device,
                     .shape = shape_,
                     .sections = sections_,
                     .layer = layer},
-                   b_->wave_rows.device + wave.first_row, wave.rows, weights_.type,
+                   b_->wave_rows.device + wave.first_row, wave.rows, weights_.activations,
                    b_->attended.data());
+  if (masses_) device_->Masses(attend, wave.tiles, step_.single);
 }
 
 void DeviceStepper::Layer(uint32_t layer, size_t rows) {
@@ -63,7 +69,7 @@ void DeviceStepper::Layer(uint32_t layer, size_t rows) {
                       .epsilon = model_->config().rms_epsilon,
                       .hidden = shape_.hidden,
                       .rows = rows,
-                      .type = weights_.type,
+                      .type = weights_.activations,
                       .out = b_->normed.data()};
   device_->Norm(norm);
   Multiply(w.qkv, b_->normed.data(), rows, q_width + 2 * kv_width, shape_.hidden, b_->qkv.data(),
@@ -97,17 +103,20 @@ void DeviceStepper::Layer(uint32_t layer, size_t rows) {
   device_->Norm(norm);
   Multiply(w.gate_up, b_->normed.data(), rows, 2 * size_t{shape_.ffn}, shape_.hidden,
            b_->gate_up.data(), false);
-  device_->Swiglu(b_->gate_up.data(), rows, shape_.ffn, weights_.type, b_->inner.data());
+  device_->Swiglu(b_->gate_up.data(), rows, shape_.ffn, weights_.activations, b_->inner.data());
   Multiply(w.down, b_->inner.data(), rows, shape_.hidden, shape_.ffn, b_->x.data(), true);
 }
 
 void DeviceStepper::Forward(size_t rows) {
-  device_->Embed(b_->rows.device, rows, weights_.table(), weights_.type, shape_.hidden,
-                 b_->x.data());
+  const DeviceWeights::Matrix& table = weights_.table();
+  device_->Embed(b_->rows.device, rows, table.values.data(), table.scales.data(), table.type,
+                 shape_.hidden, b_->x.data());
   for (uint32_t layer = 0; layer < shape_.layers; ++layer) Layer(layer, rows);
 }
 
-// Decode steps are recorded once per number of rows, rounded up to a power of two.
+// Decode steps are recorded once per number of rows, rounded up to a power of two. The first step
+// of a kind runs launch by launch: it loads kernels and picks products, which a recording may not
+// do.
 void DeviceStepper::RunForward() {
   const size_t rows = step_.rows.size();
   size_t padded = 1;
@@ -116,26 +125,32 @@ void DeviceStepper::RunForward() {
       padded > options_.rows_max) {
     return Forward(rows);
   }
-  const GraphKey key{padded, sections_.cache, sections_.window, sections_.linear, variants_};
-  auto graph = graphs_.find(key);
-  if (graph == graphs_.end()) {
-    device_->BeginRecording();
-    Forward(padded);
-    const cuda::GraphId id = device_->EndRecording();
-    if (id == 0) return Forward(rows);
+  const GraphKey key{padded,           sections_.cache, sections_.window,
+                     sections_.linear, variants_,       masses_};
+  const auto [graph, first] = graphs_.emplace(key, Recorded{});
+  Recorded& recorded = graph->second;
+  if (first || recorded.refused) return Forward(rows);
+  if (recorded.id == 0) {
+    if (device_->BeginRecording()) {
+      Forward(padded);
+      recorded.id = device_->EndRecording();
+    }
+    recorded.refused = recorded.id == 0;
+    if (recorded.refused) {
+      ++refused_recordings_;
+      return Forward(rows);
+    }
     ++recordings_;
-    graph = graphs_.emplace(key, id).first;
   }
   ++replays_;
-  device_->Replay(graph->second);
+  device_->Replay(recorded.id);
 }
 
 // `count` entries of the event table from `first` on, as many at a time as the working memory
 // takes.
 void DeviceStepper::RunEvents(uint32_t first, uint32_t count) {
   if (count == 0) return;
-  const size_t each =
-      shape_.query_heads * cuda::EventBytesOf(pairs_max_, chunk_max_, shape_.feature_dim);
+  const size_t each = shape_.query_heads * sizes_.Bytes(shape_.feature_dim, shape_.head_dim);
   const uint32_t at_once =
       uint32_t(std::max<size_t>(1, std::min<size_t>(count, b_->event_work.size() / each)));
   for (uint32_t at = 0; at < count; at += at_once) {
@@ -146,8 +161,7 @@ void DeviceStepper::RunEvents(uint32_t first, uint32_t count) {
                         .counters = b_->counters.device,
                         .broken = b_->broken.device,
                         .shape = shape_,
-                        .pairs_max = pairs_max_,
-                        .chunk_max = chunk_max_},
+                        .sizes = sizes_},
                        std::min(at_once, count - at));
   }
 }
@@ -163,7 +177,7 @@ void DeviceStepper::Heads() {
                    .epsilon = model_->config().rms_epsilon,
                    .hidden = shape_.hidden,
                    .rows = rows,
-                   .type = weights_.type,
+                   .type = weights_.activations,
                    .out = b_->head_in.data()});
     Multiply(weights_.head, b_->head_in.data(), rows, shape_.vocab, shape_.hidden,
              b_->logits.data(), false);

@@ -3,6 +3,7 @@
 #define LOLA_SERVICES_ENGINE_DEVICE_DEVICE_MEMORY_H_
 
 #include <cstddef>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -26,12 +27,14 @@ class DeviceArray {
     return *this;
   }
 
-  // RESOURCE_EXHAUSTED naming `what`, the bytes wanted and the bytes free.
+  // RESOURCE_EXHAUSTED naming `what`, the bytes wanted and the bytes free; UNAVAILABLE when the
+  // device has failed.
   absl::Status Allocate(cuda::Device* device, size_t count, const char* what) {
     Reset();
     if (count == 0) return absl::OkStatus();
     data_ = static_cast<T*>(device->Allocate(count * sizeof(T)));
     if (data_ == nullptr) {
+      if (std::string error = device->error(); !error.empty()) return absl::UnavailableError(error);
       const cuda::DeviceInfo info = device->info();
       return absl::ResourceExhaustedError(absl::StrCat(info.name, ": ", what, " needs ",
                                                        count * sizeof(T), " bytes, free are ",
@@ -75,6 +78,7 @@ class PinnedBuffer {
     Reset();
     data_ = static_cast<std::byte*>(device->AllocatePinned(bytes));
     if (data_ == nullptr) {
+      if (std::string error = device->error(); !error.empty()) return absl::UnavailableError(error);
       return absl::ResourceExhaustedError(
           absl::StrCat(what, ": no ", bytes, " bytes of page-locked memory"));
     }

@@ -62,16 +62,18 @@ class DeviceStates : public ResidentStates {
 
   absl::Status Reset(size_t slot, const memory::StateLayout& layout,
                      const std::array<std::byte, 16>& model_fingerprint) override {
-    std::vector<std::byte> record(layout.stride_bytes());
-    memory::StreamState(&layout, record).Reset(model_fingerprint);
-    return health_->Seen(arena_->Load(slot, record));
+    return health_->Seen(arena_->Clear(slot, memory::EmptyHeader(layout, model_fingerprint)));
   }
   Staging Stage(size_t, size_t bytes) override {
-    std::byte* data = AllocateHost(bytes);
-    LOLA_CHECK(data != nullptr) << "staging of " << bytes << " bytes";
-    // The device outlives the memory: a download may still hold it when the engine is gone.
-    return {std::shared_ptr<void>(data, [device = device_](void* p) { device->FreePinned(p); }),
-            std::span(data, bytes)};
+    if (std::byte* data = AllocateHost(bytes)) {
+      // The device outlives the memory: a download may still hold it when the engine is gone.
+      return {std::shared_ptr<void>(data, [device = device_](void* p) { device->FreePinned(p); }),
+              std::span(data, bytes)};
+    }
+    // No page-locked memory left (or the device failed, which the next call on it tells): ordinary
+    // memory holds the same bytes, the copy to the device takes longer.
+    auto pageable = std::make_shared<std::vector<std::byte>>(bytes);
+    return {std::shared_ptr<void>(pageable, pageable->data()), std::span(*pageable)};
   }
   absl::Status Adopt(size_t slot, const memory::StateLayout&, const Staging& staging) override {
     return health_->Seen(arena_->Load(slot, staging.bytes));
@@ -112,14 +114,19 @@ class DeviceRunner : public ModelRunner {
 
   absl::StatusOr<std::unique_ptr<ResidentStates>> MakeStates(size_t slot_bytes, size_t slots,
                                                              size_t copies) override {
+    // Weights and buffers first: what is left is for slots, and a refusal says how many would fit.
+    auto stepper = DeviceStepper::Create(
+        model_, device_.get(), nullptr,
+        {.rows_max = rows_max_, .logits_rows_max = std::min<size_t>(rows_max_, 256)});
+    if (!stepper.ok()) return stepper.status();
+    if (absl::Status room = (*stepper)->Reserve(model_->default_settings()); !room.ok()) {
+      return room;
+    }
     auto arena = DeviceArena::Create(device_.get(), slot_bytes, slots, copies);
     if (!arena.ok()) return arena.status();
     auto states = std::make_unique<DeviceStates>(device_, *std::move(arena), health_);
-    auto stepper = DeviceStepper::Create(
-        model_, device_.get(), &states->arena(),
-        {.rows_max = rows_max_, .logits_rows_max = std::min<size_t>(rows_max_, 256)});
-    if (!stepper.ok()) return stepper.status();
     stepper_ = *std::move(stepper);
+    stepper_->UseArena(&states->arena());
     return states;
   }
 

@@ -41,14 +41,22 @@ DeviceStepper::DeviceStepper(std::shared_ptr<const Model> model, cuda::Device* d
             g.head_dim, g.feature_dim, g.ffn,         g.vocab};
 }
 
-DeviceStepper::~DeviceStepper() {
-  for (const auto& [key, graph] : graphs_) device_->Forget(graph);
+DeviceStepper::~DeviceStepper() { ForgetGraphs(); }
+
+void DeviceStepper::ForgetGraphs() {
+  for (const auto& [key, recorded] : graphs_) device_->Forget(recorded.id);
+  graphs_.clear();
 }
 
 absl::Status DeviceStepper::Start() {
   absl::Status status = weights_.Upload(*model_, device_);
-  if (status.ok()) status = b_->Allocate(device_, shape_, options_, weights_.type);
+  if (status.ok()) status = b_->Allocate(device_, shape_, options_, weights_);
   return status;
+}
+
+absl::Status DeviceStepper::Reserve(const memory::LolaSettings& settings) {
+  const cuda::Sections sections = SectionsOf(settings, model_->geometry());
+  return b_->Grow(device_, shape_, options_.rows_max, sections, VariantsOf(settings)).status();
 }
 
 absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
@@ -58,7 +66,8 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
   heads_.clear();
   sections_ = {};
   variants_ = 1;
-  pairs_max_ = chunk_max_ = 0;
+  sizes_ = {};
+  masses_ = false;
   for (DeviceSegment& segment : segments) {
     LOLA_CHECK(segment.layout != nullptr && !segment.tokens.empty());
     const absl::StatusOr<const DevicePlan*> plan = plans_.Find(*segment.layout);
@@ -87,16 +96,16 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
     sections_.window = std::max(sections_.window, (*plan)->sections.window);
     sections_.linear = std::max(sections_.linear, (*plan)->sections.linear);
     variants_ = std::max(variants_, (*plan)->variants);
-    pairs_max_ = std::max(pairs_max_, (*plan)->pairs_max);
-    if (settings.mode == memory::Mode::kLola) chunk_max_ = std::max(chunk_max_, settings.chunk);
+    if (settings.mode != memory::Mode::kLola) continue;
+    sizes_.pairs_max = std::max(sizes_.pairs_max, (*plan)->pairs_max);
+    sizes_.drops_max = std::max(sizes_.drops_max, (*plan)->drops_max);
+    if ((*plan)->trial) sizes_.trial = 1;
+    masses_ = masses_ || settings.score == memory::Score::kAttention;
   }
   const absl::StatusOr<bool> grown =
       b_->Grow(device_, shape_, options_.rows_max, sections_, variants_);
   if (!grown.ok()) return grown.status();
-  if (*grown) {
-    for (const auto& [key, graph] : graphs_) device_->Forget(graph);
-    graphs_.clear();
-  }
+  if (*grown) ForgetGraphs();
   return absl::OkStatus();
 }
 
@@ -174,6 +183,8 @@ void DeviceStepper::FillTables() {
 }
 
 absl::Status DeviceStepper::Step(std::span<DeviceSegment> segments, memory::MemoryStats* stats) {
+  LOLA_CHECK(arena_ != nullptr) << "UseArena comes first";
+  if (std::string error = device_->error(); !error.empty()) return absl::UnavailableError(error);
   size_t rows = 0;
   for (const DeviceSegment& segment : segments) rows += segment.tokens.size();
   if (rows == 0 || rows > options_.rows_max) {
@@ -233,6 +244,8 @@ void DeviceStepper::Collect(memory::MemoryStats* stats) {
   stats->absorptions += c.absorptions;
   stats->nonfinite_scores += c.nonfinite_scores;
   stats->nonfinite_rows += c.nonfinite_rows;
+  stats->occupancy_sum += c.occupancy_sum;
+  stats->occupancy_count += c.occupancy_count;
   for (size_t i = 0; i < memory::kRecallErrorBuckets; ++i) {
     stats->recall_error_histogram[i] += c.recall_errors[i];
     stats->recall_error_count += c.recall_errors[i];

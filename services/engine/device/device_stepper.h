@@ -54,16 +54,24 @@ struct StepperOptions {
 
 class DeviceStepper {
  public:
+  // `arena` may be null and be given later. RESOURCE_EXHAUSTED naming what does not fit.
   static absl::StatusOr<std::unique_ptr<DeviceStepper>> Create(std::shared_ptr<const Model> model,
                                                                cuda::Device* device,
                                                                DeviceArena* arena,
                                                                const StepperOptions& options);
   ~DeviceStepper();
 
+  // REQUIRES: before the first Step, when Create got none.
+  void UseArena(DeviceArena* arena) { arena_ = arena; }
+  // Makes room for streams with these settings ahead of their first step.
+  absl::Status Reserve(const memory::LolaSettings& settings);
+
   const Model& model() const { return *model_; }
   size_t rows_max() const { return options_.rows_max; }
   uint64_t recordings() const { return recordings_; }
   uint64_t replays() const { return replays_; }
+  // Kinds of steps that could not be recorded: they run launch by launch, slower and the same.
+  uint64_t refused_recordings() const { return refused_recordings_; }
 
   // INVALID_ARGUMENT for a call that is wrong as a whole, UNAVAILABLE when the device failed (no
   // state on it is to be trusted then). `stats` gets the counters of all segments together.
@@ -75,13 +83,19 @@ class DeviceStepper {
   struct GraphKey {
     size_t rows;
     uint32_t cache, window, linear, variants;
-    auto Fields() const { return std::tie(rows, cache, window, linear, variants); }
+    bool masses;
+    auto Fields() const { return std::tie(rows, cache, window, linear, variants, masses); }
     bool operator<(const GraphKey& other) const { return Fields() < other.Fields(); }
+  };
+  struct Recorded {
+    cuda::GraphId id = 0;  // 0: ran once so far
+    bool refused = false;
   };
 
   DeviceStepper(std::shared_ptr<const Model> model, cuda::Device* device, DeviceArena* arena,
                 const StepperOptions& options);
   absl::Status Start();
+  void ForgetGraphs();
   absl::Status Admit(std::span<DeviceSegment> segments);
   void FillTables();
   void FillRotations();
@@ -97,14 +111,14 @@ class DeviceStepper {
 
   const std::shared_ptr<const Model> model_;
   cuda::Device* const device_;
-  DeviceArena* const arena_;
+  DeviceArena* arena_;
   const StepperOptions options_;
   cuda::Shape shape_;
   DeviceWeights weights_;
   PlanCache plans_;
   std::unique_ptr<Buffers> b_;
-  std::map<GraphKey, cuda::GraphId> graphs_;
-  uint64_t recordings_ = 0, replays_ = 0;
+  std::map<GraphKey, Recorded> graphs_;
+  uint64_t recordings_ = 0, replays_ = 0, refused_recordings_ = 0;
 
   // Of the step at hand.
   std::vector<DeviceSegment*> active_;
@@ -112,7 +126,9 @@ class DeviceStepper {
   std::vector<StepPart> parts_;
   StepPlan step_;
   cuda::Sections sections_{};
-  uint32_t variants_ = 1, pairs_max_ = 0, chunk_max_ = 0;
+  uint32_t variants_ = 1;
+  bool masses_ = false;  // some stream's score is the attention its pairs receive
+  cuda::EventSizes sizes_{};
   std::vector<uint32_t> heads_;  // active segments that want logits or a token
 };
 

@@ -15,6 +15,10 @@ using kernels::PackedMatrix;
 
 constexpr size_t kStagingBytes = size_t{64} << 20;
 
+MatrixType TypeOf(kernels::Dtype dtype) {
+  return dtype == kernels::Dtype::kFloat32 ? MatrixType::kFloat32 : MatrixType::kBFloat16;
+}
+
 // Copies host values to the device through one page-locked buffer, rows spread over threads.
 class Uploader {
  public:
@@ -28,32 +32,79 @@ class Uploader {
     return status;
   }
 
-  // `fill(row, out)` writes one row of `columns` floats.
+  // `fill(row, out)` writes one row of MatrixRowBytes(type, columns) bytes.
+  using Fill = std::function<void(size_t, std::byte*)>;
   absl::Status Rows(size_t rows, size_t columns, MatrixType type, DeviceWeights::Matrix& to,
-                    const char* what, const std::function<void(size_t, float*)>& fill) {
-    const size_t row_bytes = columns * cuda::MatrixBytes(type);
-    absl::Status status = to.Allocate(device_, rows * row_bytes, what);
+                    const char* what, const Fill& fill) {
+    const size_t row_bytes = cuda::MatrixRowBytes(type, columns);
+    to.type = type;
+    absl::Status status = to.values.Allocate(device_, rows * row_bytes, what);
     if (!status.ok()) return status;
     const size_t at_once = std::max<size_t>(1, kStagingBytes / row_bytes);
-    if (row_bytes > kStagingBytes) return absl::UnimplementedError(absl::StrCat(what, ": row"));
+    if (row_bytes > kStagingBytes) {
+      return absl::UnimplementedError(absl::StrCat(what, ": a row has ", row_bytes,
+                                                   " bytes, the upload buffer ", kStagingBytes));
+    }
     for (size_t first = 0; first < rows; first += at_once) {
       const size_t count = std::min(at_once, rows - first);
-      FillRows(first, count, columns, type, fill);
-      device_->Upload(cuda::Queue::kCompute, to.data() + first * row_bytes, staging_.data(),
+      FillRows(first, count, row_bytes, fill);
+      device_->Upload(cuda::Queue::kCompute, to.values.data() + first * row_bytes, staging_.data(),
                       count * row_bytes);
       device_->WaitOnHost(device_->Record(cuda::Queue::kCompute));
     }
     return absl::OkStatus();
   }
 
-  absl::Status Packed(const PackedMatrix& from, MatrixType type, DeviceWeights::Matrix& to,
-                      const char* what) {
-    return Rows(from.out(), from.in(), type, to, what, [&](size_t row, float* out) {
-      for (size_t i = 0; i < from.in(); ++i) out[i] = from.At(row, i);
+  absl::Status Packed(const PackedMatrix& from, DeviceWeights::Matrix& to, const char* what) {
+    if (from.dtype() == kernels::Dtype::kInt8) return Int8(from, to, what);
+    const MatrixType type = TypeOf(from.dtype());
+    return Rows(from.out(), from.in(), type, to, what, [&](size_t row, std::byte* out) {
+      std::vector<float> values(from.in());
+      from.CopyRow(row, values.data());
+      PutFloats(values, type, out);
+    });
+  }
+
+  absl::Status Embedding(const ModelWeights& from, uint32_t vocab, DeviceWeights::Matrix& to) {
+    const MatrixType type = from.embedding.empty() ? MatrixType::kBFloat16 : MatrixType::kFloat32;
+    const size_t hidden = from.norm.size();
+    return Rows(vocab, hidden, type, to, "embedding", [&](size_t row, std::byte* out) {
+      std::vector<float> values(hidden);
+      from.Embed(int32_t(row), values.data());
+      PutFloats(values, type, out);
     });
   }
 
  private:
+  static void PutFloats(const std::vector<float>& values, MatrixType type, std::byte* to) {
+    if (type == MatrixType::kFloat32) {
+      std::memcpy(to, values.data(), values.size() * sizeof(float));
+      return;
+    }
+    auto* out = reinterpret_cast<kernels::BFloat16*>(to);
+    for (size_t i = 0; i < values.size(); ++i) out[i] = kernels::ToBFloat16(values[i]);
+  }
+
+  // Whole numbers and scales out of the panels; their order is in kernels/gemm/gemm.h.
+  absl::Status Int8(const PackedMatrix& from, DeviceWeights::Matrix& to, const char* what) {
+    constexpr size_t kLanes = kernels::kPanelOutputs;
+    std::vector<float> scales(from.out());
+    for (size_t o = 0; o < from.out(); ++o) {
+      const std::byte* end = from.panel(o / kLanes) + from.panel_bytes();
+      std::memcpy(&scales[o], end - (kLanes - o % kLanes) * sizeof(float), sizeof(float));
+    }
+    absl::Status status = Floats(scales, to.scales, what);
+    if (!status.ok()) return status;
+    return Rows(from.out(), from.in(), MatrixType::kInt8, to, what, [&](size_t row, std::byte* to) {
+      const std::byte* panel = from.panel(row / kLanes);
+      std::memset(to, 0, cuda::MatrixRowBytes(MatrixType::kInt8, from.in()));
+      for (size_t i = 0; i < from.in(); ++i) {
+        const int q = std::to_integer<int>(panel[(i / 4 * kLanes + row % kLanes) * 4 + i % 4]);
+        to[i] = static_cast<std::byte>(q - 128);
+      }
+    });
+  }
+
   void Copy(void* to, const void* from, size_t bytes) {
     for (size_t at = 0; at < bytes; at += kStagingBytes) {
       const size_t n = std::min(kStagingBytes, bytes - at);
@@ -63,22 +114,13 @@ class Uploader {
     }
   }
 
-  void FillRows(size_t first, size_t count, size_t columns, MatrixType type,
-                const std::function<void(size_t, float*)>& fill) {
+  void FillRows(size_t first, size_t count, size_t row_bytes, const Fill& fill) {
     const size_t threads = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, count);
     std::vector<std::thread> workers;
     for (size_t t = 0; t < threads; ++t) {
       workers.emplace_back([&, t] {
-        std::vector<float> row(columns);
         for (size_t i = t; i < count; i += threads) {
-          fill(first + i, row.data());
-          std::byte* to = staging_.data() + i * columns * cuda::MatrixBytes(type);
-          if (type == MatrixType::kFloat32) {
-            std::memcpy(to, row.data(), columns * sizeof(float));
-            continue;
-          }
-          auto* out = reinterpret_cast<kernels::BFloat16*>(to);
-          for (size_t k = 0; k < columns; ++k) out[k] = kernels::ToBFloat16(row[k]);
+          fill(first + i, staging_.data() + i * row_bytes);
         }
       });
     }
@@ -116,30 +158,26 @@ absl::Status DeviceWeights::Upload(const Model& model, cuda::Device* device) {
   const memory::ModelGeometry& g = model.geometry();
   const ModelWeights& from = model.weights();
   absl::Status status = CheckShape(g);
-  if (model.dtype() != kernels::Dtype::kFloat32 && model.dtype() != kernels::Dtype::kBFloat16) {
-    return absl::UnimplementedError(absl::StrCat("dtype: ", kernels::DtypeName(model.dtype()),
-                                                 ", on a CUDA worker only float32 and bfloat16"));
-  }
-  type = model.dtype() == kernels::Dtype::kFloat32 ? MatrixType::kFloat32 : MatrixType::kBFloat16;
+  activations =
+      model.dtype() == kernels::Dtype::kBFloat16 ? MatrixType::kBFloat16 : MatrixType::kFloat32;
   Uploader uploader(device);
   const auto then = [&](absl::Status next) {
     if (status.ok()) status = std::move(next);
   };
   if (status.ok()) status = uploader.Start();
   if (!status.ok()) return status;
-  then(uploader.Packed(from.head, type, head, "output head"));
-  if (status.ok() && !from.embedding.empty() && !model.config().tied_embeddings) {
-    then(uploader.Rows(g.vocab, g.hidden, type, embedding, "embedding",
-                       [&](size_t row, float* out) { from.Embed(int32_t(row), out); }));
+  then(uploader.Packed(from.head, head, "output head"));
+  if (status.ok() && !model.config().tied_embeddings) {
+    then(uploader.Embedding(from, g.vocab, embedding));
   }
   then(uploader.Floats(from.norm, norm, "final norm"));
   for (const LayerWeights& layer : from.layers) {
     if (!status.ok()) return status;
     Layer& to = layers.emplace_back();
-    then(uploader.Packed(layer.qkv, type, to.qkv, "qkv"));
-    then(uploader.Packed(layer.o, type, to.o, "attention output"));
-    then(uploader.Packed(layer.gate_up, type, to.gate_up, "gate and up"));
-    then(uploader.Packed(layer.down, type, to.down, "down"));
+    then(uploader.Packed(layer.qkv, to.qkv, "qkv"));
+    then(uploader.Packed(layer.o, to.o, "attention output"));
+    then(uploader.Packed(layer.gate_up, to.gate_up, "gate and up"));
+    then(uploader.Packed(layer.down, to.down, "down"));
     then(uploader.Floats(layer.input_norm, to.input_norm, "input norm"));
     then(uploader.Floats(layer.post_norm, to.post_norm, "post norm"));
   }

@@ -1,5 +1,5 @@
-// A model's weights on a device: plain row-major matrices, the values the CPU kernels see.
-// Immutable after Upload.
+// A model's weights on a device: plain row-major matrices, the values the CPU kernels see. int8
+// weights stay int8 (whole numbers and a scale per output). Immutable after Upload.
 #ifndef LOLA_SERVICES_ENGINE_DEVICE_DEVICE_WEIGHTS_H_
 #define LOLA_SERVICES_ENGINE_DEVICE_DEVICE_WEIGHTS_H_
 
@@ -14,13 +14,18 @@
 namespace lola::engine {
 
 struct DeviceWeights {
-  using Matrix = DeviceArray<std::byte>;  // [out, in] of `type`
+  // [out, in], rows MatrixRowBytes apart.
+  struct Matrix {
+    cuda::MatrixType type = cuda::MatrixType::kBFloat16;
+    DeviceArray<std::byte> values;
+    DeviceArray<float> scales;  // [out], int8 only
+  };
   struct Layer {
     Matrix qkv, o, gate_up, down;
     DeviceArray<float> input_norm, post_norm;
   };
 
-  cuda::MatrixType type = cuda::MatrixType::kBFloat16;
+  cuda::MatrixType activations = cuda::MatrixType::kBFloat16;  // what meets the matrices
   Matrix embedding;  // [vocab, hidden]; empty when tied: rows are then taken from `head`
   Matrix head;
   DeviceArray<float> norm;
@@ -32,7 +37,7 @@ struct DeviceWeights {
   // or shape the kernels do not take.
   absl::Status Upload(const Model& model, cuda::Device* device);
 
-  const void* table() const { return embedding.size() > 0 ? embedding.data() : head.data(); }
+  const Matrix& table() const { return embedding.values.size() > 0 ? embedding : head; }
 };
 
 }  // namespace lola::engine

@@ -23,8 +23,15 @@ cuda::LayerPlace PlaceOf(const memory::StateLayout& layout, uint32_t layer) {
           .cache_k = at.cache_k,
           .cache_v = at.cache_v,
           .cache_meta = at.cache_meta,
+          .window_mass = at.window_mass,
+          .cache_mass = at.cache_mass,
+          .window_k_exponents = at.window_k_exponents,
+          .window_v_exponents = at.window_v_exponents,
+          .cache_k_exponents = at.cache_k_exponents,
+          .cache_v_exponents = at.cache_v_exponents,
           .cache_pairs = softmax ? 0 : layout.settings().CachePairs(layer),
-          .cache_slots = layout.cache_slots(layer)};
+          .cache_slots = layout.cache_slots(layer),
+          .cache_pairs_min = softmax ? 0 : layout.settings().CachePairsMin(layer)};
 }
 
 cuda::Plan PlanOf(const memory::StateLayout& layout) {
@@ -39,8 +46,13 @@ cuda::Plan PlanOf(const memory::StateLayout& layout) {
   plan.constant_positions =
       !plan.softmax && s.memory_positions == memory::MemoryPositions::kConstant;
   plan.rescore = s.rescore;
-  plan.cache_type = s.cache_dtype == kernels::Dtype::kFloat32 ? cuda::CacheType::kFloat32
-                                                              : cuda::CacheType::kBFloat16;
+  plan.cache_type = s.cache_dtype == kernels::Dtype::kFloat32    ? cuda::CacheType::kFloat32
+                    : s.cache_dtype == kernels::Dtype::kBFloat16 ? cuda::CacheType::kBFloat16
+                                                                 : cuda::CacheType::kFloat8;
+  plan.cache_heads = plan.softmax ? 1 : layout.cache_heads();
+  plan.group_largest = s.cache_sharing == memory::CacheSharing::kGroupMax;
+  plan.sinks = s.sinks;
+  plan.adaptive_mass = s.adaptive_mass;
   plan.mixing = static_cast<cuda::MixForm>(s.mixing);
   plan.score = static_cast<cuda::ScoreForm>(s.score);
   plan.mass_cap = static_cast<float>(s.mass_cap);
@@ -49,34 +61,11 @@ cuda::Plan PlanOf(const memory::StateLayout& layout) {
   return plan;
 }
 
-// Ways to select and to store that only CPU workers know.
-absl::Status CheckVariants(const LolaSettings& s) {
-  using memory::Score;
-  const auto refused = [](const char* field, auto value, const char* known) {
-    return absl::UnimplementedError(
-        absl::StrCat(field, ": ", value, ", on a CUDA worker only ", known));
-  };
-  if (s.score != Score::kSre && s.score != Score::kValueNorm && s.score != Score::kRandom &&
-      s.score != Score::kRecency) {
-    return refused("score", ToAbsl(memory::Name(s.score)), "sre, value_norm, random and recency");
-  }
-  if (s.cache_sharing != memory::CacheSharing::kHead) {
-    return refused("cache_sharing", ToAbsl(memory::Name(s.cache_sharing)), "head");
-  }
-  if (s.cache_dtype != kernels::Dtype::kFloat32 && s.cache_dtype != kernels::Dtype::kBFloat16) {
-    return refused("cache_dtype", kernels::DtypeName(s.cache_dtype), "float32 and bfloat16");
-  }
-  if (s.sinks > 0) return refused("sinks", s.sinks, "0");
-  if (s.adaptive_mass > 0) return refused("adaptive_mass", s.adaptive_mass, "0");
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::Status CheckDeviceSettings(const LolaSettings& settings,
                                  const memory::ModelGeometry& geometry) {
   if (settings.mode == Mode::kSoftmax) return absl::OkStatus();
-  if (const absl::Status simple = CheckVariants(settings); !simple.ok()) return simple;
   if (settings.chunk > cuda::kChunkMax) {
     return absl::UnimplementedError(absl::StrCat(
         "chunk: ", settings.chunk, ", the CUDA kernels take at most ", cuda::kChunkMax));
@@ -116,6 +105,8 @@ absl::StatusOr<std::unique_ptr<DevicePlan>> PlanCache::Make(const memory::StateL
     made->pairs_max = std::max(made->pairs_max, places.back().cache_pairs + settings.chunk);
   }
   cuda::Plan plan = PlanOf(layout);
+  made->trial = !plan.softmax && cuda::AgainstTrialState(plan.score);
+  made->drops_max = made->trial || plan.adaptive_mass > 0 ? made->pairs_max : settings.chunk;
   std::vector<float> rotations;
   size_t rows = 0;
   if (plan.constant_positions) {

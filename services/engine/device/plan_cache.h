@@ -19,6 +19,8 @@ struct DevicePlan {
   cuda::Sections sections;
   uint32_t variants = 1;
   uint32_t pairs_max = 0;            // cached and leaving pairs of one event, any layer
+  uint32_t drops_max = 0;            // pairs an event may take out of a cache or move
+  bool trial = false;                // its score needs the state with all pairs added
   const cuda::Plan* plan = nullptr;  // device memory
 
   DeviceArray<float> rotations;

@@ -1,12 +1,14 @@
 #include "services/engine/device/stepper_buffers.h"
 
+#include <algorithm>
+
 namespace lola::engine {
 
 absl::Status DeviceStepper::Buffers::Allocate(cuda::Device* device, const cuda::Shape& shape,
                                               const StepperOptions& options,
-                                              cuda::MatrixType type) {
+                                              const DeviceWeights& weights) {
   const size_t r = options.rows_max, s = options.logits_rows_max;
-  const size_t half = shape.head_dim / 2, element = cuda::MatrixBytes(type);
+  const size_t half = shape.head_dim / 2, element = cuda::MatrixBytes(weights.activations);
   const size_t q_width = size_t{shape.query_heads} * shape.head_dim;
   const size_t at_rows = in.Reserve(r * sizeof(cuda::Row));
   const size_t at_segments = in.Reserve((r + 1) * sizeof(cuda::SegmentEntry));
@@ -33,12 +35,17 @@ absl::Status DeviceStepper::Buffers::Allocate(cuda::Device* device, const cuda::
   array(normed, r * shape.hidden * element, "activations");
   array(qkv, r * (q_width + 2 * size_t{shape.kv_heads} * shape.head_dim), "qkv");
   array(features, r * shape.query_heads * shape.feature_dim, "query features");
+  array(shares, r * shape.query_heads * 2, "denominators");
   array(attended, r * q_width * element, "attention output");
   array(gate_up, r * 2 * shape.ffn, "gate and up");
   array(inner, r * shape.ffn * element, "inner activations");
   array(head_in, s * shape.hidden * element, "head input");
   array(logits, s * shape.vocab, "logits");
   array(adjusted, s * shape.vocab, "adjusted logits");
+  if (weights.head.type == cuda::MatrixType::kInt8) {
+    const size_t widest = std::max({size_t{shape.hidden}, q_width, size_t{shape.ffn}});
+    array(quantized, cuda::QuantizedBytes(std::max(r, s), widest), "quantised inputs");
+  }
   array(event_work, options.event_work_bytes, "event work");
   if (!status.ok()) return status;
   rows = in.At<cuda::Row>(at_rows);

@@ -47,7 +47,7 @@ class TableBlock {
 // What a step needs besides weights and states, allocated once.
 struct DeviceStepper::Buffers {
   absl::Status Allocate(cuda::Device* device, const cuda::Shape& shape,
-                        const StepperOptions& options, cuda::MatrixType type);
+                        const StepperOptions& options, const DeviceWeights& weights);
   // Grows what depends on the settings of streams. May only be called between steps; recordings
   // made before are void when it answers true.
   absl::StatusOr<bool> Grow(cuda::Device* device, const cuda::Shape& shape, size_t rows_max,
@@ -73,16 +73,18 @@ struct DeviceStepper::Buffers {
   TableBlock::Table<cuda::SampledRow> sampled;     // [rows_max]
 
   // Device only.
-  DeviceArray<float> x;             // [rows, hidden]
-  DeviceArray<std::byte> normed;    // [rows, hidden]
-  DeviceArray<float> qkv;           // [rows, (Hq + 2 Hkv) d]
-  DeviceArray<float> features;      // [rows, Hq, F]
-  DeviceArray<std::byte> attended;  // [rows, Hq d]
-  DeviceArray<float> gate_up;       // [rows, 2 ffn]
-  DeviceArray<std::byte> inner;     // [rows, ffn]
-  DeviceArray<std::byte> head_in;   // [logits_rows_max, hidden]
-  DeviceArray<float> logits;        // [logits_rows_max, vocab]
-  DeviceArray<float> adjusted;      // [logits_rows_max, vocab]
+  DeviceArray<float> x;                  // [rows, hidden]
+  DeviceArray<std::byte> normed;         // [rows, hidden]
+  DeviceArray<float> qkv;                // [rows, (Hq + 2 Hkv) d]
+  DeviceArray<float> features;           // [rows, Hq, F]
+  DeviceArray<float> shares;             // [rows, Hq, 2]
+  DeviceArray<std::byte> attended;       // [rows, Hq d]
+  DeviceArray<float> gate_up;            // [rows, 2 ffn]
+  DeviceArray<std::byte> inner;          // [rows, ffn]
+  DeviceArray<std::byte> head_in;        // [logits_rows_max, hidden]
+  DeviceArray<float> logits;             // [logits_rows_max, vocab]
+  DeviceArray<float> adjusted;           // [logits_rows_max, vocab]
+  DeviceArray<unsigned char> quantized;  // inputs of products with int8 weights
   DeviceArray<unsigned char> event_work;
   DeviceArray<float> queries;   // [rows, Hq, variants, d]
   DeviceArray<float> partials;  // [rows, Hq, sections, d + 2]

@@ -1,0 +1,83 @@
+// What the device backend costs, beside what the device can do at most, measured in the same run:
+// ceilings first, then decode attention and chunk events by batch, whole decode steps, prefill,
+// snapshots beside decoding, and the price of batch invariance.
+//
+//   device_bench [--smoke] [--only ops|steps] [--geometry NAME] [--layers N] [--batches 1,8,64]
+//                [--markdown FILE] [--json FILE]
+//
+// --smoke runs everything once on the emulated device with the smallest sizes: its figures mean
+// nothing, but the program is known to run. Without a GPU it says so and exits with 77.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "tests/bench/device/bench_world.h"
+
+namespace lola::bench {
+namespace {
+
+BenchOptions Parse(int argc, char** argv) {
+  BenchOptions options;
+  options.batches = {1, 8, 64};
+  options.attention_batches = {1, 8, 32, 128, 512};
+  for (int i = 1; i < argc; ++i) {
+    const std::string flag = argv[i];
+    if (flag == "--smoke") {
+      options.smoke = true;
+      options.batches = options.attention_batches = {1, 3};
+      options.repetitions = 1;
+      continue;
+    }
+    if (i + 1 >= argc) Fail(absl::StrCat(flag, ": unknown, or its value is missing"));
+    const std::string value = argv[++i];
+    if (flag == "--only") {
+      options.only = value;
+    } else if (flag == "--geometry") {
+      options.geometry = value;
+    } else if (flag == "--markdown") {
+      options.markdown = value;
+    } else if (flag == "--json") {
+      options.json = value;
+    } else if (flag == "--layers") {
+      if (!absl::SimpleAtoi(value, &options.layers)) Fail(absl::StrCat("--layers ", value));
+    } else if (flag == "--batches") {
+      options.batches.clear();
+      for (const auto part : absl::StrSplit(value, ',')) {
+        size_t batch = 0;
+        if (!absl::SimpleAtoi(part, &batch) || batch == 0) Fail(absl::StrCat("--batches ", value));
+        options.batches.push_back(batch);
+      }
+    } else {
+      Fail(absl::StrCat(flag, ": unknown"));
+    }
+  }
+  return options;
+}
+
+int Main(int argc, char** argv) {
+  const BenchOptions options = Parse(argc, argv);
+  std::shared_ptr<cuda::Device> device = OpenDevice(options, true);
+  BenchReport report(device->info());
+  const auto wanted = [&](const char* group) {
+    return options.only.empty() || std::strstr(group, options.only.c_str()) != nullptr;
+  };
+  RunCeilings(options, device.get(), report);
+  if (wanted("ops")) RunOps(options, device.get(), report);
+  device.reset();
+  if (wanted("steps")) RunSteps(options, report);
+  if (!options.markdown.empty() && !report.WriteMarkdown(options.markdown)) {
+    Fail(absl::StrCat("cannot write ", options.markdown));
+  }
+  if (!options.json.empty() && !report.WriteJson(options.json)) {
+    Fail(absl::StrCat("cannot write ", options.json));
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace lola::bench
+
+int main(int argc, char** argv) { return lola::bench::Main(argc, argv); }
