@@ -188,7 +188,8 @@ inline LolaSettings With(void (*change)(LolaSettings&)) {
   return settings;
 }
 
-inline std::vector<Case> Cases() {
+// Profiles, mixing, sizes, rows: which pairs are kept is left to the published score.
+inline std::vector<Case> FormCases() {
   return {
       {"lifelong", Small()},
       {"paper", With([](LolaSettings& s) {
@@ -207,6 +208,22 @@ inline std::vector<Case> Cases() {
       {"chunk_beyond_section", With([](LolaSettings& s) { s.window = s.chunk = 80; })},
       {"odd_chunk", With([](LolaSettings& s) { s.window = 20, s.chunk = 10; })},
       {"no_rescore", With([](LolaSettings& s) { s.rescore = false; })},
+      {"per_layer", With([](LolaSettings& s) {
+         s.cache_pairs_per_layer = {70, 5};
+       })},
+      {"softmax", LolaSettings::SoftmaxProfile(320)},
+      {"softmax_float8",
+       [] {
+         LolaSettings settings = LolaSettings::SoftmaxProfile(320);
+         settings.cache_dtype = kernels::Dtype::kFloat8;
+         return settings;
+       }()},
+  };
+}
+
+// Scores, and how many caches of what size they fill.
+inline std::vector<Case> SelectionCases() {
+  return {
       {"value_norm", With([](LolaSettings& s) { s.score = memory::Score::kValueNorm; })},
       {"recency", With([](LolaSettings& s) {
          s.score = memory::Score::kRecency;
@@ -215,9 +232,6 @@ inline std::vector<Case> Cases() {
       {"random", With([](LolaSettings& s) {
          s.score = memory::Score::kRandom;
          s.redundancy_threshold = 0;
-       })},
-      {"per_layer", With([](LolaSettings& s) {
-         s.cache_pairs_per_layer = {70, 5};
        })},
       {"shared_cache",
        With([](LolaSettings& s) { s.cache_sharing = memory::CacheSharing::kGroup; })},
@@ -256,14 +270,13 @@ inline std::vector<Case> Cases() {
          s.adaptive_mass = 0.7f;
          s.redundancy_threshold = 0;
        })},
-      {"softmax", LolaSettings::SoftmaxProfile(320)},
-      {"softmax_float8",
-       [] {
-         LolaSettings settings = LolaSettings::SoftmaxProfile(320);
-         settings.cache_dtype = kernels::Dtype::kFloat8;
-         return settings;
-       }()},
   };
+}
+
+inline std::vector<Case> Cases() {
+  std::vector<Case> all = FormCases();
+  for (const Case& one : SelectionCases()) all.push_back(one);
+  return all;
 }
 
 inline LolaSettings SettingsOf(std::string_view name) {

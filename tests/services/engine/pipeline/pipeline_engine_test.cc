@@ -156,7 +156,7 @@ TEST_F(PipelineEngine, AStageThatIsAwayIsNoticedAtRestAndWaitedFor) {
   EXPECT_TRUE(absl::IsUnavailable(worker.engine->health())) << worker.engine->health();
   EXPECT_THAT(std::string(worker.engine->health().message()), HasSubstr("stage-2"));
   // Given back: another worker has it without a take-over.
-  EXPECT_EQ(store_->Record("idle").owner, "");
+  EXPECT_TRUE(worker.Eventually([&](const auto&) { return store_->Record("idle").owner.empty(); }));
   auto refused = worker.Attach({.stream_id = "idle"});
   EXPECT_TRUE(absl::IsUnavailable(refused.client->WaitError()));
   Cut().stages[1]->away = false;
