@@ -68,6 +68,7 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
   variants_ = 1;
   sizes_ = {};
   masses_ = false;
+  grouped_ = true;
   for (DeviceSegment& segment : segments) {
     LOLA_CHECK(segment.layout != nullptr && !segment.tokens.empty());
     const absl::StatusOr<const DevicePlan*> plan = plans_.Find(*segment.layout);
@@ -96,6 +97,8 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
     sections_.window = std::max(sections_.window, (*plan)->sections.window);
     sections_.linear = std::max(sections_.linear, (*plan)->sections.linear);
     variants_ = std::max(variants_, (*plan)->variants);
+    grouped_ =
+        grouped_ && settings.mode == memory::Mode::kLola && segment.layout->cache_heads() > 1;
     if (settings.mode != memory::Mode::kLola) continue;
     sizes_.pairs_max = std::max(sizes_.pairs_max, (*plan)->pairs_max);
     sizes_.drops_max = std::max(sizes_.drops_max, (*plan)->drops_max);

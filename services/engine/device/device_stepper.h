@@ -83,8 +83,8 @@ class DeviceStepper {
   struct GraphKey {
     size_t rows;
     uint32_t cache, window, linear, variants;
-    bool masses;
-    auto Fields() const { return std::tie(rows, cache, window, linear, variants, masses); }
+    bool masses, grouped;
+    auto Fields() const { return std::tie(rows, cache, window, linear, variants, masses, grouped); }
     bool operator<(const GraphKey& other) const { return Fields() < other.Fields(); }
   };
   struct Recorded {
@@ -127,7 +127,8 @@ class DeviceStepper {
   StepPlan step_;
   cuda::Sections sections_{};
   uint32_t variants_ = 1;
-  bool masses_ = false;  // some stream's score is the attention its pairs receive
+  bool grouped_ = false;  // all streams share their caches in groups
+  bool masses_ = false;   // some stream's score is the attention its pairs receive
   cuda::EventSizes sizes_{};
   std::vector<uint32_t> heads_;  // active segments that want logits or a token
 };

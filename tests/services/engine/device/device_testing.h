@@ -219,6 +219,12 @@ inline std::vector<Case> Cases() {
       {"per_layer", With([](LolaSettings& s) {
          s.cache_pairs_per_layer = {70, 5};
        })},
+  };
+}
+
+// Settings that the first release did not have, and the full cache.
+inline std::vector<Case> LaterCases() {
+  return {
       {"shared_cache",
        With([](LolaSettings& s) { s.cache_sharing = memory::CacheSharing::kGroup; })},
       {"shared_cache_largest",
@@ -266,8 +272,14 @@ inline std::vector<Case> Cases() {
   };
 }
 
+inline std::vector<Case> AllCases() {
+  std::vector<Case> all = Cases();
+  for (const Case& c : LaterCases()) all.push_back(c);
+  return all;
+}
+
 inline LolaSettings SettingsOf(std::string_view name) {
-  for (const Case& c : Cases()) {
+  for (const Case& c : AllCases()) {
     if (name == c.name) return c.settings;
   }
   ADD_FAILURE() << name;
