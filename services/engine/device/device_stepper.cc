@@ -105,6 +105,12 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
     if ((*plan)->trial) sizes_.trial = 1;
     masses_ = masses_ || settings.score == memory::Score::kAttention;
   }
+  // At least one event at a time must have room.
+  const size_t event = shape_.query_heads * sizes_.Bytes(shape_.feature_dim, shape_.head_dim);
+  if (sizes_.pairs_max > 0 && event > b_->event_work.size()) {
+    absl::Status room = b_->event_work.Allocate(device_, event, "event work");
+    if (!room.ok()) return room;
+  }
   const absl::StatusOr<bool> grown =
       b_->Grow(device_, shape_, options_.rows_max, sections_, variants_);
   if (!grown.ok()) return grown.status();

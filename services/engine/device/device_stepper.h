@@ -47,8 +47,9 @@ struct DeviceSegment {
 
 struct StepperOptions {
   size_t rows_max = 256;
-  size_t logits_rows_max = 256;                 // streams that sample or want logits in one step
-  size_t event_work_bytes = size_t{256} << 20;  // bounds how many chunk events run at once
+  size_t logits_rows_max = 256;  // streams that sample or want logits in one step
+  size_t event_work_bytes = size_t{256}
+                            << 20;  // bounds how many chunk events run at once; grows to one
   bool record_decode = true;
 };
 

@@ -63,6 +63,18 @@ TEST(DeviceStepperTest, StatesMoveBetweenSlotsAndToTheCpu) {
   EXPECT_LT(LargestDifference(judge.Feed(more), world.Feed(0, more)), 2e-4);
 }
 
+TEST(DeviceStepperTest, EventsGetTheMemoryTheyNeed) {
+  const auto model = TinyModel();
+  const LolaSettings settings = SettingsOf("hypothetical");
+  World roomy(model, settings), tight(model, settings, {.event_work_bytes = 64});
+  const std::vector<int32_t> tokens = RandomTokens(120, model->geometry().vocab, 6);
+  for (size_t at = 0; at < tokens.size(); at += 40) {
+    roomy.Feed(0, std::span(tokens).subspan(at, 40));
+    tight.Feed(0, std::span(tokens).subspan(at, 40));
+  }
+  EXPECT_EQ(roomy.Record(0), tight.Record(0));
+}
+
 // Streams of different settings share a step without a trace in each other.
 TEST(DeviceStepperTest, SettingsMixInOneStep) {
   const auto model = TinyModel();
