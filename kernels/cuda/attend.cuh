@@ -18,6 +18,7 @@
 #include "kernels/cuda/calls.h"
 #include "kernels/cuda/fragments.cuh"
 #include "kernels/cuda/portable.h"
+#include "kernels/cuda/sections.cuh"
 #include "kernels/cuda/tables.h"
 
 namespace lola::cuda {
@@ -33,78 +34,6 @@ constexpr size_t AttendSharedBytes(unsigned tiles, unsigned head_dim) {
   return (PanelWords(columns, head_dim > kSectionPairs ? head_dim : kSectionPairs) +
           2 * columns * kHalfStride) *
          4;
-}
-
-// Which rows and heads the columns of a block are.
-struct Columns {
-  uint32_t tile_row;  // of the step
-  uint32_t head;      // first of the group
-  uint32_t group;     // heads that are columns
-  uint32_t first;     // column of the tile that is this block's first
-  uint32_t count;     // at most 8 NT
-
-  LOLA_DEVICE uint32_t Row(uint32_t column) const { return (first + column) / group; }
-  LOLA_DEVICE uint32_t Head(uint32_t column) const { return head + (first + column) % group; }
-  // Index into [rows, Hq].
-  LOLA_DEVICE size_t At(uint32_t column, uint32_t query_heads) const {
-    return size_t(tile_row + Row(column)) * query_heads + Head(column);
-  }
-};
-
-// Raw pairs a section covers.
-struct PairSection {
-  PairRows rows;
-  uint32_t row;      // first ring row or slot, a multiple of 16
-  uint32_t pairs;    // that may be live, for any row
-  uint32_t variant;  // of the query
-  bool causal;
-  uint64_t position;  // of the first pair, when causal
-};
-
-LOLA_DEVICE PairSection CacheSection(const AttendParams& p, const SegmentEntry& segment,
-                                     uint32_t section, uint32_t head) {
-  const Plan& plan = *segment.plan;
-  const LayerPlace& place = plan.layers[p.layer];
-  const uint32_t cached =
-      reinterpret_cast<const Counters*>(segment.record + place.counters)[head].cached;
-  PairSection s{};
-  s.rows = CacheRows(segment.record, plan, place, head, p.shape.head_dim);
-  s.row = section * kSectionPairs;
-  s.pairs = cached > s.row ? cached - s.row : 0;
-  s.variant = plan.constant_positions ? plan.window / plan.chunk + 1 : 0;
-  return s;
-}
-
-LOLA_DEVICE PairSection WindowSection(const AttendParams& p, const SegmentEntry& segment,
-                                      uint32_t section, uint32_t head, const Tile& tile) {
-  const Plan& plan = *segment.plan;
-  const uint32_t chunk = plan.softmax ? plan.window : plan.chunk;
-  const uint32_t per_chunk = (chunk + kSectionPairs - 1) / kSectionPairs;
-  const uint64_t current = tile.position / chunk;
-  const uint64_t back = plan.softmax ? 0 : plan.window / plan.chunk;
-  const uint64_t oldest = current > back ? current - back : 0;
-  const uint64_t at = oldest + section / per_chunk;
-  const uint32_t inside = section % per_chunk * kSectionPairs;
-  PairSection s{};
-  if (at > current) return s;
-  s.rows = WindowRows(segment.record, plan, plan.layers[p.layer],
-                      head / (p.shape.query_heads / p.shape.kv_heads), p.shape.head_dim);
-  s.row = RingRow(plan, at * chunk) + inside;
-  s.pairs = chunk - inside;
-  s.variant = plan.constant_positions ? uint32_t(current - at) : 0;
-  s.causal = at == current;
-  s.position = at * chunk + inside;
-  return s;
-}
-
-// How many of a section's pairs row `row` of the tile sees.
-LOLA_DEVICE uint32_t LivePairs(const PairSection& s, const Tile& tile, uint32_t row) {
-  const uint32_t most = s.pairs < kSectionPairs ? s.pairs : kSectionPairs;
-  if (!s.causal) return most;
-  const uint64_t position = tile.position + row;
-  if (position < s.position) return 0;
-  const uint64_t seen = position - s.position + 1;
-  return seen < most ? uint32_t(seen) : most;
 }
 
 // A warp's sums to and from its half of shared memory, [columns][65].
@@ -336,16 +265,18 @@ LOLA_DEVICE void AttendState(const AttendParams& p, const SegmentEntry& segment,
                                                         halves, p, columns, partials, stride);
 }
 
-// Grid: tiles, query heads, sections (cache, window, linear). Where a group shares pairs, the
-// blocks of its heads take the group's columns 8 NT at a time, and those beyond the last do
-// nothing. A section without live pairs writes only its mark: largest logit -infinity. REQUIRES:
-// tiles of at most 8 NT rows.
+// Grid: tiles, units. Where a group shares pairs, the blocks of its heads take the group's columns
+// 8 NT at a time. A section without live pairs writes only its mark: largest logit -infinity.
+//
+// REQUIRES: tiles of at most 8 NT rows.
 template <unsigned D, unsigned NT>
 LOLA_KERNEL LOLA_BOUNDS(kAttendThreads) AttendKernel(AttendParams p) {
   const Tile tile = p.tiles[BlockX()];
   const SegmentEntry segment = p.segments[tile.segment];
   const Plan& plan = *segment.plan;
-  const uint32_t head = BlockY(), section = BlockZ(), pairs = p.sections.cache + p.sections.window;
+  const Unit unit = UnitAt(p, BlockY(), NT);
+  const uint32_t head = unit.head, section = unit.section;
+  const uint32_t pairs = p.sections.cache + p.sections.window;
   const bool window = section >= p.sections.cache && section < pairs;
   const uint32_t group = window            ? p.shape.query_heads / p.shape.kv_heads
                          : section < pairs ? plan.cache_heads

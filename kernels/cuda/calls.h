@@ -47,6 +47,7 @@ struct AttendParams {
   uint32_t variants;
   uint32_t layer;
   uint32_t tile_count;
+  uint32_t grouped;  // every stream of the step shares its caches in a group
   float scale;
 };
 

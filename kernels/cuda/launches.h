@@ -197,9 +197,8 @@ class KernelLaunches : public Base {
 
   template <unsigned D>
   void AttendOf(const AttendParams& p, size_t tiles, bool single) {
-    const size_t sections = p.sections.cache + p.sections.window + p.sections.linear;
-    const auto grid = Grid(tiles, p.shape.query_heads, sections);
     constexpr unsigned kMany = kTileRows / kColumns;
+    const auto grid = Grid(tiles, UnitsOf(p, single ? 1 : kMany));
     if (single) {
       LOLA_LAUNCH((AttendKernel<D, 1>), grid, kAttendThreads, AttendSharedBytes(1, D), p);
     } else {

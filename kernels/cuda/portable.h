@@ -31,6 +31,7 @@ LOLA_DEVICE unsigned BlockY() { return blockIdx.y; }
 LOLA_DEVICE unsigned BlockZ() { return blockIdx.z; }
 LOLA_DEVICE unsigned BlockSize() { return blockDim.x; }
 LOLA_DEVICE void SyncThreads() { __syncthreads(); }
+LOLA_DEVICE void SyncWarp() { __syncwarp(); }
 LOLA_DEVICE float ShuffleXor(float value, unsigned mask) {
   return __shfl_xor_sync(0xffffffffu, value, mask);
 }
@@ -87,6 +88,7 @@ inline unsigned BlockY() { return emulation::Here().block.y; }
 inline unsigned BlockZ() { return emulation::Here().block.z; }
 inline unsigned BlockSize() { return emulation::Here().block_size.x; }
 inline void SyncThreads() { emulation::SyncThreads(); }
+inline void SyncWarp() { emulation::SyncWarp(); }
 // Rounded before anything is added to it, where others may be fused.
 inline float Product(float a, float b) { return a * b; }
 inline float BitsToFloat(uint32_t bits) { return std::bit_cast<float>(bits); }

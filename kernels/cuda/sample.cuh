@@ -51,16 +51,18 @@ struct Tally {
   double count;
 };
 
-// Weight and number of tokens whose key is above `key` (or equal to it, when asked).
-LOLA_DEVICE Tally Above(const Candidates& c, uint32_t key, bool equal, double* scratch) {
+// Weight (when asked: it is most of the cost) and number of tokens whose key is above `key`, or
+// equal to it when asked.
+LOLA_DEVICE Tally Above(const Candidates& c, uint32_t key, bool equal, double* scratch,
+                        bool weighted = true) {
   double weight = 0, count = 0;
   for (uint32_t id = ThreadX(); id < c.vocab; id += BlockSize()) {
     const uint32_t own = OrderedBits(c.logits[id]);
     if (own < key || (own == key && !equal)) continue;
-    weight += c.Weight(id);
+    if (weighted) weight += c.Weight(id);
     count += 1;
   }
-  weight = BlockSumDouble(weight, scratch);
+  if (weighted) weight = BlockSumDouble(weight, scratch);
   return {weight, BlockSumDouble(count, scratch)};
 }
 
@@ -69,7 +71,7 @@ LOLA_DEVICE uint32_t FindKey(const Candidates& c, bool by_weight, double wanted,
   uint32_t low = 0, high = 0xffffffffu;  // `low` always holds enough
   while (low < high) {
     const uint32_t middle = low + (high - low) / 2 + 1;
-    const Tally tally = Above(c, middle, true, scratch);
+    const Tally tally = Above(c, middle, true, scratch, by_weight);
     if ((by_weight ? tally.weight : tally.count) >= wanted) {
       low = middle;
     } else {
@@ -189,7 +191,7 @@ LOLA_KERNEL SampleKernel(SampleParams p) {
   }
   double mass = 0;
   for (uint32_t id = ThreadX(); id < p.vocab; id += BlockSize()) {
-    mass += exp(double(logits[id]) - double(top));
+    mass += double(expf(logits[id] - top));  // for the logprob, which is a float: 1e-6 of it
   }
   mass = BlockSumDouble(mass, sums);
   for (uint32_t n = ThreadX(); n < row.recent_count; n += BlockSize()) {

@@ -38,6 +38,7 @@ LOLA_DEVICE void MapKeys(const Panel& panel, const float* map, uint32_t d, uint3
       MultiplyStrip<float, 8, 1>(strip, panel, column, step, 1, sums[slab]);
     }
   }
+  SyncWarp();  // all lanes have read the keys that z takes the place of
   LOLA_UNROLL
   for (unsigned slab = 0; slab < kSlabs; ++slab) {
     LOLA_UNROLL
@@ -68,6 +69,7 @@ LOLA_DEVICE WarpFeatures FeaturesOfColumn(const Panel& panel, unsigned column, u
     top = j < f ? fmaxf(top, own[i]) : top;
     bottom = j < f ? fminf(bottom, own[i]) : bottom;
   }
+  SyncWarp();  // features may take z's place from here on
   top = WarpMax(top);
   bottom = -WarpMax(-bottom);
   WarpFeatures phi{};

@@ -95,7 +95,7 @@ if [ $rebuild = 1 ]; then
   say ""
   say "## Build"
   arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
-  run build 300 nvcc -O3 -std=c++20 -I. --expt-relaxed-constexpr -arch="sm_$arch" -shared \
+  run build 300 nvcc -O3 -std=c++20 -I. --expt-relaxed-constexpr -fmad=false -arch="sm_$arch" -shared \
     -Xcompiler -fPIC kernels/cuda/cuda_device.cu kernels/cuda/cuda_gemm.cu kernels/core/check.cc \
     -L/usr/local/cuda/lib64 -lcublasLt -o "$bin/liblola_kernels_cuda.so"
 fi

@@ -43,6 +43,7 @@ void DeviceStepper::AttendWave(uint32_t layer, const Wave& wave) {
                                   .variants = variants_,
                                   .layer = layer,
                                   .tile_count = wave.tiles,
+                                  .grouped = grouped_ ? 1u : 0u,
                                   .scale = 1.0f / std::sqrt(float(shape_.head_dim))};
   device_->Attend(attend, wave.tiles, step_.single);
   device_->Combine({.rows = b_->rows.device,
@@ -125,8 +126,8 @@ void DeviceStepper::RunForward() {
       padded > options_.rows_max) {
     return Forward(rows);
   }
-  const GraphKey key{padded,           sections_.cache, sections_.window,
-                     sections_.linear, variants_,       masses_};
+  const GraphKey key{padded,    sections_.cache, sections_.window, sections_.linear,
+                     variants_, masses_,         grouped_};
   const auto [graph, first] = graphs_.emplace(key, Recorded{});
   Recorded& recorded = graph->second;
   if (first || recorded.refused) return Forward(rows);

@@ -68,6 +68,7 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
   variants_ = 1;
   sizes_ = {};
   masses_ = false;
+  grouped_ = true;
   for (DeviceSegment& segment : segments) {
     LOLA_CHECK(segment.layout != nullptr && !segment.tokens.empty());
     const absl::StatusOr<const DevicePlan*> plan = plans_.Find(*segment.layout);
@@ -96,11 +97,19 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
     sections_.window = std::max(sections_.window, (*plan)->sections.window);
     sections_.linear = std::max(sections_.linear, (*plan)->sections.linear);
     variants_ = std::max(variants_, (*plan)->variants);
+    grouped_ =
+        grouped_ && settings.mode == memory::Mode::kLola && segment.layout->cache_heads() > 1;
     if (settings.mode != memory::Mode::kLola) continue;
     sizes_.pairs_max = std::max(sizes_.pairs_max, (*plan)->pairs_max);
     sizes_.drops_max = std::max(sizes_.drops_max, (*plan)->drops_max);
     if ((*plan)->trial) sizes_.trial = 1;
     masses_ = masses_ || settings.score == memory::Score::kAttention;
+  }
+  // At least one event at a time must have room.
+  const size_t event = shape_.query_heads * sizes_.Bytes(shape_.feature_dim, shape_.head_dim);
+  if (sizes_.pairs_max > 0 && event > b_->event_work.size()) {
+    absl::Status room = b_->event_work.Allocate(device_, event, "event work");
+    if (!room.ok()) return room;
   }
   const absl::StatusOr<bool> grown =
       b_->Grow(device_, shape_, options_.rows_max, sections_, variants_);

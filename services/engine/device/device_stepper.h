@@ -47,8 +47,9 @@ struct DeviceSegment {
 
 struct StepperOptions {
   size_t rows_max = 256;
-  size_t logits_rows_max = 256;                 // streams that sample or want logits in one step
-  size_t event_work_bytes = size_t{256} << 20;  // bounds how many chunk events run at once
+  size_t logits_rows_max = 256;  // streams that sample or want logits in one step
+  size_t event_work_bytes = size_t{256}
+                            << 20;  // bounds how many chunk events run at once; grows to one
   bool record_decode = true;
 };
 
@@ -83,8 +84,8 @@ class DeviceStepper {
   struct GraphKey {
     size_t rows;
     uint32_t cache, window, linear, variants;
-    bool masses;
-    auto Fields() const { return std::tie(rows, cache, window, linear, variants, masses); }
+    bool masses, grouped;
+    auto Fields() const { return std::tie(rows, cache, window, linear, variants, masses, grouped); }
     bool operator<(const GraphKey& other) const { return Fields() < other.Fields(); }
   };
   struct Recorded {
@@ -127,7 +128,8 @@ class DeviceStepper {
   StepPlan step_;
   cuda::Sections sections_{};
   uint32_t variants_ = 1;
-  bool masses_ = false;  // some stream's score is the attention its pairs receive
+  bool grouped_ = false;  // all streams share their caches in groups
+  bool masses_ = false;   // some stream's score is the attention its pairs receive
   cuda::EventSizes sizes_{};
   std::vector<uint32_t> heads_;  // active segments that want logits or a token
 };

@@ -85,6 +85,7 @@ class LayerOps {
                            layout.settings().window;
     for (uint32_t i = 0; i < n; ++i) events.push_back({first, i, 0});
     events_ = Uploaded(device, events);
+    grouped_ = layout.cache_heads() > 1 ? 1 : 0;
     sizes_ = {plan_->pairs_max, plan_->drops_max, plan_->trial ? 1u : 0u};
     Need(work_.Allocate(device, n * g.query_heads * sizes_.Bytes(g.feature_dim, g.head_dim),
                         "events"));
@@ -102,6 +103,7 @@ class LayerOps {
                      .variants = plan_->variants,
                      .layer = 0,
                      .tile_count = uint32_t(streams),
+                     .grouped = grouped_,
                      .scale = 1.0f / std::sqrt(float(geometry_.head_dim))},
                     streams, true);
     device_->Combine({.rows = rows_.data(),
@@ -137,6 +139,7 @@ class LayerOps {
   const engine::DevicePlan* plan_ = nullptr;
   cuda::Shape shape_;
   cuda::EventSizes sizes_{};
+  uint32_t grouped_ = 0;
   DeviceArray<cuda::Row> rows_;
   DeviceArray<cuda::Tile> tiles_;
   DeviceArray<cuda::SegmentEntry> segments_;

@@ -143,7 +143,7 @@ TEST(NarrowWeights, BFloat16Tied) {
 TEST(NarrowWeights, Int8) { ExpectNarrowWeightsToAgree(NarrowModel(WeightDtype::kInt8, false)); }
 TEST(NarrowWeights, Int8Tied) { ExpectNarrowWeightsToAgree(NarrowModel(WeightDtype::kInt8, true)); }
 
-INSTANTIATE_TEST_SUITE_P(Settings, AgainstCpu, testing::ValuesIn(Cases()),
+INSTANTIATE_TEST_SUITE_P(Settings, AgainstCpu, testing::ValuesIn(AllCases()),
                          [](const auto& info) { return std::string(info.param.name); });
 
 // Other shapes: every head size the kernels are made for, groups that do not fill a tile of

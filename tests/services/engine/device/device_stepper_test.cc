@@ -63,6 +63,61 @@ TEST(DeviceStepperTest, StatesMoveBetweenSlotsAndToTheCpu) {
   EXPECT_LT(LargestDifference(judge.Feed(more), world.Feed(0, more)), 2e-4);
 }
 
+TEST(DeviceStepperTest, EventsGetTheMemoryTheyNeed) {
+  const auto model = TinyModel();
+  const LolaSettings settings = SettingsOf("hypothetical");
+  World roomy(model, settings), tight(model, settings, {.event_work_bytes = 64});
+  const std::vector<int32_t> tokens = RandomTokens(120, model->geometry().vocab, 6);
+  for (size_t at = 0; at < tokens.size(); at += 40) {
+    roomy.Feed(0, std::span(tokens).subspan(at, 40));
+    tight.Feed(0, std::span(tokens).subspan(at, 40));
+  }
+  EXPECT_EQ(roomy.Record(0), tight.Record(0));
+}
+
+// Streams of different settings share a step without a trace in each other.
+TEST(DeviceStepperTest, SettingsMixInOneStep) {
+  const auto model = TinyModel();
+  const LolaSettings settings[] = {SettingsOf("adaptive_shared_sinks"), SettingsOf("lifelong"),
+                                   SettingsOf("attention"), SettingsOf("softmax_float8"),
+                                   SettingsOf("hypothetical")};
+  std::vector<memory::StateLayout> layouts;
+  for (const LolaSettings& s : settings) layouts.emplace_back(model->geometry(), s);
+  size_t stride = 0;
+  for (const memory::StateLayout& l : layouts) stride = std::max(stride, l.stride_bytes());
+  std::unique_ptr<cuda::Device> device = TestDevice(kDeviceBytes);
+  auto arena = DeviceArena::Create(device.get(), stride, layouts.size(), 1);
+  ASSERT_TRUE(arena.ok()) << arena.status();
+  auto stepper = DeviceStepper::Create(model, device.get(), arena->get(),
+                                       {.rows_max = 64, .logits_rows_max = 8});
+  ASSERT_TRUE(stepper.ok()) << stepper.status();
+  for (size_t i = 0; i < layouts.size(); ++i) {
+    const auto header = memory::EmptyHeader(layouts[i], model->fingerprint_bytes());
+    ASSERT_TRUE((*arena)->Clear(i, header).ok());
+  }
+  const std::vector<int32_t> tokens = RandomTokens(120, model->geometry().vocab, 8);
+  for (size_t at = 0; at < tokens.size();) {
+    const size_t piece = at % 3 == 0 ? 12 : 1;
+    std::vector<DeviceSegment> segments(layouts.size());
+    for (size_t i = 0; i < layouts.size(); ++i) {
+      segments[i].slot = i;
+      segments[i].layout = &layouts[i];
+      segments[i].tokens = std::span(tokens).subspan(at, std::min(piece, tokens.size() - at));
+    }
+    ASSERT_TRUE((*stepper)->Step(segments, nullptr).ok());
+    at += piece;
+  }
+  for (size_t i = 0; i < layouts.size(); ++i) {
+    World alone(model, settings[i]);
+    alone.Feed(0, std::span(tokens).first(60));
+    alone.Feed(0, std::span(tokens).subspan(60));
+    std::vector<std::byte> record(layouts[i].stride_bytes());
+    auto copy = (*arena)->CopyOut(i, record);
+    ASSERT_TRUE(copy.ok() && copy->Wait().ok());
+    EXPECT_EQ(record, alone.Record(0)) << i;
+  }
+}
+
 TEST(DeviceStepperTest, SamplesAsTheCpuDoes) {
   const auto model = TinyModel();
   World world(model, Small());

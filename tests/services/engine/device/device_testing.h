@@ -188,8 +188,7 @@ inline LolaSettings With(void (*change)(LolaSettings&)) {
   return settings;
 }
 
-// Profiles, mixing, sizes, rows: which pairs are kept is left to the published score.
-inline std::vector<Case> FormCases() {
+inline std::vector<Case> Cases() {
   return {
       {"lifelong", Small()},
       {"paper", With([](LolaSettings& s) {
@@ -208,22 +207,6 @@ inline std::vector<Case> FormCases() {
       {"chunk_beyond_section", With([](LolaSettings& s) { s.window = s.chunk = 80; })},
       {"odd_chunk", With([](LolaSettings& s) { s.window = 20, s.chunk = 10; })},
       {"no_rescore", With([](LolaSettings& s) { s.rescore = false; })},
-      {"per_layer", With([](LolaSettings& s) {
-         s.cache_pairs_per_layer = {70, 5};
-       })},
-      {"softmax", LolaSettings::SoftmaxProfile(320)},
-      {"softmax_float8",
-       [] {
-         LolaSettings settings = LolaSettings::SoftmaxProfile(320);
-         settings.cache_dtype = kernels::Dtype::kFloat8;
-         return settings;
-       }()},
-  };
-}
-
-// Scores, and how many caches of what size they fill.
-inline std::vector<Case> SelectionCases() {
-  return {
       {"value_norm", With([](LolaSettings& s) { s.score = memory::Score::kValueNorm; })},
       {"recency", With([](LolaSettings& s) {
          s.score = memory::Score::kRecency;
@@ -233,6 +216,15 @@ inline std::vector<Case> SelectionCases() {
          s.score = memory::Score::kRandom;
          s.redundancy_threshold = 0;
        })},
+      {"per_layer", With([](LolaSettings& s) {
+         s.cache_pairs_per_layer = {70, 5};
+       })},
+  };
+}
+
+// Settings that the first release did not have, and the full cache.
+inline std::vector<Case> LaterCases() {
+  return {
       {"shared_cache",
        With([](LolaSettings& s) { s.cache_sharing = memory::CacheSharing::kGroup; })},
       {"shared_cache_largest",
@@ -270,17 +262,24 @@ inline std::vector<Case> SelectionCases() {
          s.adaptive_mass = 0.7f;
          s.redundancy_threshold = 0;
        })},
+      {"softmax", LolaSettings::SoftmaxProfile(320)},
+      {"softmax_float8",
+       [] {
+         LolaSettings settings = LolaSettings::SoftmaxProfile(320);
+         settings.cache_dtype = kernels::Dtype::kFloat8;
+         return settings;
+       }()},
   };
 }
 
-inline std::vector<Case> Cases() {
-  std::vector<Case> all = FormCases();
-  for (const Case& one : SelectionCases()) all.push_back(one);
+inline std::vector<Case> AllCases() {
+  std::vector<Case> all = Cases();
+  for (const Case& c : LaterCases()) all.push_back(c);
   return all;
 }
 
 inline LolaSettings SettingsOf(std::string_view name) {
-  for (const Case& c : Cases()) {
+  for (const Case& c : AllCases()) {
     if (name == c.name) return c.settings;
   }
   ADD_FAILURE() << name;
