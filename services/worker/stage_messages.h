@@ -69,7 +69,8 @@ absl::Status ReadPayload(Message& message, std::span<std::byte> to, const Read& 
       return absl::InvalidArgumentError(
           absl::StrCat("payload: ", piece.size(), " bytes after ", at, " of ", to.size()));
     }
-    std::memcpy(to.data() + at, piece.data(), piece.size());
+    // A step that wants no logits has no payload, and perhaps no memory for one.
+    if (!piece.empty()) std::memcpy(to.data() + at, piece.data(), piece.size());
     at += piece.size();
     if (at == to.size()) return absl::OkStatus();
     if (!read(&message)) return absl::CancelledError("payload: the call ended within it");
