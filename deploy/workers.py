@@ -40,8 +40,8 @@ def gpus():
 class Worker:
     """One place of a worker: its command, its process, and when it may start again."""
 
-    def __init__(self, name, command):
-        self.name, self.command = name, command
+    def __init__(self, name, command, environment):
+        self.name, self.command, self.environment = name, command, environment
         self.pause = RESTART_SECONDS[0]
         self.starts = 0
         self.due = 0.0
@@ -51,7 +51,8 @@ class Worker:
         self.starts += 1
         self.begun = time.monotonic()
         # A session of its own: Ctrl-C reaches this program only, which then ends all in order.
-        self.child = subprocess.Popen(self.command, start_new_session=True)
+        self.child = subprocess.Popen(self.command, env=self.environment,
+                                      start_new_session=True)
         say(f"{self.name}: pid {self.child.pid}")
 
     def look_after(self):
@@ -67,8 +68,10 @@ class Worker:
         say(f"{self.name}: ended with code {code} after {lived:.0f} s")
         if self.starts == 1 and lived < FIRST_STEPS_SECONDS and code > 0:
             return False
-        self.pause = RESTART_SECONDS[0] if lived > 60 else min(self.pause * 2, RESTART_SECONDS[1])
+        if lived > 60:
+            self.pause = RESTART_SECONDS[0]
         self.due = time.monotonic() + self.pause
+        self.pause = min(self.pause * 2, RESTART_SECONDS[1])
         self.child = None
         return True
 
@@ -102,15 +105,21 @@ def parse(arguments):
 
 
 def commands(options, found):
-    """One command for each worker. Without GPUs the processors are shared out."""
-    count = options.count or found
-    backend = [] if found == 0 else ["--backend", "cuda"]
-    threads = max(1, (os.cpu_count() or 1) // count)
-    for i in range(count):
-        own = ["--bind", f"{options.host}:{options.port + i}",
-               "--metrics-bind", f"{options.host}:{options.metrics_port + i}"]
-        own += [*backend, "--device", str(i % found)] if found else ["--threads", str(threads)]
-        yield [str(options.worker), *own, *options.flags]
+    """One command for each worker."""
+    for i in range(options.count or found):
+        device = ["--device", str(i % found)] if found else []
+        yield [str(options.worker), "--bind", f"{options.host}:{options.port + i}",
+               "--metrics-bind", f"{options.host}:{options.metrics_port + i}", *device,
+               *options.flags]
+
+
+def environment(options, found):
+    """What all workers do unless a flag or the caller says otherwise: run on the GPU, or share the
+    processors out."""
+    defaults = {"LOLA_BACKEND": "cuda"}
+    if found == 0:
+        defaults = {"LOLA_THREADS": str(max(1, (os.cpu_count() or 1) // options.count))}
+    return {**defaults, **os.environ}
 
 
 def main(arguments):
@@ -122,7 +131,7 @@ def main(arguments):
     stop = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.append(1))
-    workers = [Worker(f"worker-{i}", command)
+    workers = [Worker(f"worker-{i}", command, environment(options, found))
                for i, command in enumerate(commands(options, found))]
     say("workers: " + ",".join(f"{options.host}:{options.port + i}" for i in range(len(workers))))
     code = 0

@@ -62,7 +62,7 @@ class WorkersTest(unittest.TestCase):
                 str(pathlib.Path(self.folder.name) / "map.json")]
 
     def test_workers_come_up_come_back_and_end(self):
-        child, log = self.start(*self.flags("--count", "2"))
+        child, log = self.start(*self.flags("--count", "2"), "--threads", "1")  # ours may be said
         up = lambda: listens(self.port) and listens(self.port + 1)  # noqa: E731
         self.assertTrue(self.eventually(up), log.read_text())
         text = log.read_text()

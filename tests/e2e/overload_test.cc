@@ -32,10 +32,20 @@ ClusterOptions SmallLimits() {
   ClusterOptions options;
   options.shards = 1;
   options.workers = 1;
-  options.worker_flags = {"--slots",         "4",     "--open-streams",      "12",
-                          "--slot-slice",    "20ms",  "--idle-demote",       "50ms",
-                          "--idle-release",  "100ms", "--queued-operations", "4",
-                          "--queued-tokens", "8192"};
+  options.worker_flags = {"--slots",
+                          "4",
+                          "--open-streams",
+                          "12",
+                          "--slot-slice",
+                          "20ms",
+                          "--idle-demote",
+                          "50ms",
+                          "--idle-release",
+                          "100ms",
+                          "--queued-operations",
+                          "4",
+                          "--queued-tokens",
+                          std::to_string(kQueueTokens)};
   options.gateway_flags = {"--calls-max", "20"};
   options.shard_flags = {"--threads", "2", "--queue-max", "16"};
   return options;
@@ -211,7 +221,8 @@ class OverloadTest : public ::testing::Test {
       const grpc::Status status = call->Finish();
       const bool too_large =
           status.error_code() == grpc::StatusCode::INVALID_ARGUMENT &&
-          status.error_message().find("262144 tokens, at most 8192") != std::string::npos;
+          status.error_message().find(std::to_string(kBulkBytes) + " tokens, at most " +
+                                      std::to_string(kQueueTokens)) != std::string::npos;
       if (opened && too_large) continue;
       std::this_thread::sleep_for(refusals->Take(status));
     }

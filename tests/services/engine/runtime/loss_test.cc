@@ -1,25 +1,9 @@
 // What runs the model is lost: streams are given back at once, nothing acknowledged is lost, and
 // whoever has them next makes the tokens of an undisturbed run.
-#include "tests/services/engine/runtime/engine_testing.h"
+#include "tests/services/engine/runtime/undisturbed.h"
 
 namespace lola::engine {
 namespace {
-
-constexpr size_t kPrompt = 150;
-constexpr uint64_t kGenerated = 120;
-
-const std::vector<int32_t>& Undisturbed() {
-  static const std::vector<int32_t> tokens = [] {
-    auto store = std::make_shared<FakeStore>();
-    Worker worker(store);
-    auto session = worker.Open("s");
-    worker.Append(session, 1, RandomText(kPrompt, 1), 0);
-    worker.Generate(session, 2, kGenerated, kPrompt);
-    EXPECT_TRUE(session.client->WaitDone(2));
-    return store->Tokens("s");
-  }();
-  return tokens;
-}
 
 class Loss : public ::testing::Test {
  protected:
