@@ -158,7 +158,8 @@ def main() -> None:
     torch.manual_seed(args.seed)
     model, state = load_teacher(args.teacher)
     c = model.c
-    maps = [FeatureMaps(c.heads, c.head_dim, args.features) for _ in range(c.layers)]
+    maps = ([FeatureMaps.load(state["maps"], i) for i in range(c.layers)] if state.get("maps")
+            else [FeatureMaps(c.heads, c.head_dim, args.features) for _ in range(c.layers)])
     fit(model, maps, args)
     write(model, maps, state, args)
     print(json.dumps({"out": str(args.out), "gates": [

@@ -24,6 +24,7 @@ INTRO = ("A special magic number is hidden within the following text. Make sure 
 LANDMARK_INTRO = ("There is an important info hidden inside a lot of irrelevant text. Find it "
                   "and memorize them. I will quiz you about the important information there.\n")
 LINE = re.compile(r"\n+")
+WORD = re.compile(r"[A-Za-z]{2,}")
 BORDER = re.compile(r"(?<=[.!?;:]) +|\n+")
 Pieces = list[tuple[str, int]]
 
@@ -124,8 +125,20 @@ class RecallText:
             return self.pick(self.nouns if match.group(1) == "w" else self.adjectives)
         return re.sub(r"\{(\w)\}", slot, self.pick(NUMBER_SENTENCES))
 
+    def number_word(self) -> str:
+        """What looks like a year, a date, a version, a size or a name with digits in it."""
+        form = self.pick(["d", "d", "dd", "ddd", "1ddd", "20dd", "dddd", "ddddd", "dddddd",
+                          "ddddddd", "ddddddddd", "d.d.d", "d.dd", "dd/dd/dd", "20dd-dd-dd",
+                          "dd:dd", "#dddddd", "ddd-dddd", "ddd.ddd.d.dd", "w-d.d", "wdd", "ddd KB",
+                          "wdddd", "dd%", "$dd", "(dddd)", "dddd,"])
+        form = re.sub("d", lambda _: str(int(self.rng.integers(10))), form)
+        return re.sub("w", lambda _: self.pseudo_word(), form)
+
     def haystack(self, kind: str, size: int, numbers: float) -> str:
-        """Exactly size bytes; `numbers` is the chance of a number sentence at a border."""
+        """Exactly size bytes; `numbers` is the chance of a number sentence at a border.
+
+        Half of the prose with numbers has them in the place of words instead.
+        """
         if size <= 0:
             return ""
         if kind == "noise":
@@ -133,7 +146,12 @@ class RecallText:
         elif kind == "simple":
             text = "".join(self.simple.filler(size + 120))
         else:
-            text = self.prose_slice(size + 40)
+            text = self.prose_slice(size * 3 // 2 + 40)
+            if numbers and self.chance(0.5):  # in the place of words; else sentences, below
+                share, numbers = numbers / 8, 0.0
+                text = WORD.sub(lambda word: self.number_word() if self.chance(share)
+                                else word.group(), text)
+            text = text[-size - 40:]
         if numbers:
             places = [m.end() for m in BORDER.finditer(text)]
             chosen = [p for p in places if self.chance(numbers)]

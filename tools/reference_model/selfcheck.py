@@ -18,6 +18,7 @@ from llama import Llama
 from lola_reference import LIFELONG, PAPER, LolaReference, Settings
 from make_fixtures import held_out_text
 from passkey_text import DEFAULT_TEXT
+from sparse_path import SparsePath
 
 
 def load(directory: Path) -> tuple[Llama, list[FeatureMaps]]:
@@ -25,15 +26,7 @@ def load(directory: Path) -> tuple[Llama, list[FeatureMaps]]:
     shape, tensors = load_directory(directory)
     model = Llama(shape)
     model.load_state_dict({n: t for n, t in tensors.items() if not is_feature_weight(n)})
-    maps = []
-    for i in range(shape.layers):
-        name = f"model.layers.{i}.self_attn."
-        weight = tensors[name + "feature_map_q.mlp.layer"]
-        layer = FeatureMaps(shape.heads, shape.head_dim, weight.shape[-1])
-        layer.q.data = weight
-        layer.k.data = tensors[name + "feature_map_k.mlp.layer"]
-        layer.gate.data = tensors[name + "window_factors"].flatten()
-        maps.append(layer)
+    maps = [FeatureMaps.load(tensors, i) for i in range(shape.layers)]
     return model, maps
 
 
@@ -59,6 +52,13 @@ def main() -> None:
             base = replace(profile, mode="base", cache_pairs=0)
             report(f"base {name}", hybrid_logits(model, maps, tokens, shape, constant),
                    LolaReference(args.model, base).feed(tokens))
+            # Everything kept: then hindsight is no help, and the forms must agree.
+            path = SparsePath(model, load_directory(args.model)[1], 64)
+            path.enter(constant, args.tokens)
+            kept = model(tokens)
+            path.leave()
+            full = replace(profile, cache_pairs=args.tokens)
+            report(f"{name}, all kept", kept, LolaReference(args.model, full).feed(tokens))
             whole = LolaReference(args.model, profile).feed(tokens)
             reference = LolaReference(args.model, profile)
             parts = [reference.feed(part) for part in tokens.split(37, dim=1)]

@@ -21,6 +21,7 @@ from optim import make_optimisers
 from linear_attention import FeatureMaps, recall_errors
 from recall_mix import Mix, training_batch
 from recall_text import ANSWER, PLAIN, VALUE, RecallText
+from sparse_path import SparsePath
 
 
 def grow(directory: Path, insert: int, theta: float) -> Llama:
@@ -56,34 +57,34 @@ def parse_stage(text: str) -> tuple[int, float, float, Mix]:
 
 
 class SelectionTerm:
-    """Extra loss that makes what statements state stand out from the text around it.
+    """Extra loss that makes what statements state the rarest text there is.
 
-    LoLA keeps the pairs with the largest self-recall error. In the layer that answers
-    questions, the errors of all other text should be small beside those of stated values:
-    ratio of the fourth-power mean of the former, which looks at the largest ones, to the mean
-    of the latter, per document and head. Scaling keys or values does not change it.
+    LoLA keeps the pairs with the largest self-recall error, and in a long text a statement
+    competes with the rarest few of all its other pairs. So in the layer that answers questions,
+    the error of each stated byte should exceed, by a factor, those of the text's hardest bytes
+    (a share of the whole batch). Scaling keys or values does not change the term.
     """
 
-    def __init__(self, model: Llama, layer: int, window: int):
-        self.c, self.window, self.records = model.c, window, []
-        c = model.c
-        self.maps = FeatureMaps(c.heads, c.head_dim, c.head_dim).requires_grad_(False)
-        model.model.layers[layer].self_attn.record = self.records
+    def __init__(self, model: Llama, maps: FeatureMaps, args):
+        self.c, self.window, self.records = model.c, args.window, []
+        self.hardest, self.margin, self.maps = args.hardest, args.margin, maps
+        model.model.layers[args.answer_layer].self_attn.record = self.records
 
     def __call__(self, classes: torch.Tensor, rotary: bool) -> torch.Tensor:
         """For the last forward pass; classes [rows, length] of its tokens."""
         k, v = (x.float() for x in self.records[-1])
         if rotary:
             k = rotate(k, *rotary_table(k.shape[2], self.c.head_dim, self.c.theta))
-        error, _ = recall_errors(self.maps, k, v, self.window)
-        size = (error + 1e-6).sqrt()
-        classes = classes[:, None, 2 * self.window:].expand_as(size)
-        stated, text = (classes == VALUE).float(), (classes == PLAIN).float()
-        has = stated.sum(-1) > 0
-        tail = ((size ** 4 * text).sum(-1) / text.sum(-1).clamp_min(1)) ** 0.25
-        keep = (size * stated).sum(-1) / stated.sum(-1).clamp_min(1)
-        ratio = (tail / keep.clamp_min(1e-6)).clamp_max(3.0)
-        return (ratio * has).sum() / has.sum().clamp_min(1)
+        error, energy = recall_errors(self.maps, k, v, self.window)
+        floor = 1e-3 * energy.detach().mean((0, 2), keepdim=True)
+        size = (error + floor).log().transpose(0, 1).flatten(1)  # [heads, rows * rest]
+        classes = classes[:, 2 * self.window:].flatten()
+        stated, text = size[:, classes == VALUE], size[:, classes == PLAIN]
+        if stated.shape[1] == 0 or text.shape[1] == 0:
+            return size.sum() * 0.0
+        count = max(1, int(self.hardest * text.shape[1]))
+        hard = text.topk(count, 1).values
+        return F.softplus(self.margin + hard[:, :, None] - stated[:, None, :]).mean()
 
 
 class Run:
@@ -100,7 +101,16 @@ class Run:
         else:
             self.model = grow(args.warm, args.insert, args.theta)
         self.optimisers = make_optimisers(self.model, args)
-        self.memory = SelectionTerm(self.model, args.answer_layer, 64)
+        self.path, c = None, self.model.c
+        maps = FeatureMaps(c.heads, c.head_dim, c.head_dim).requires_grad_(False)
+        if args.insert < 0:  # the warm model's maps fit these layers
+            tensors = load_directory(args.warm)[1] | (state["maps"] if state else {})
+            self.path = SparsePath(self.model, tensors, args.window)
+            maps = self.path.maps[args.answer_layer]
+            self.optimisers[0].add_param_group({"params": self.path.parameters()})
+        elif args.memory_share:
+            raise SystemExit("--memory-share needs the feature maps of --warm: use --insert -1")
+        self.memory = SelectionTerm(self.model, maps, args)
         self.source = RecallText(args.prose, args.seed)
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         if state:
@@ -114,6 +124,7 @@ class Run:
         torch.save({"model": self.model.state_dict(), "config": self.model.c.to_dict(),
                     "optimisers": [o.state_dict() for o in self.optimisers],
                     "rng": self.source.rng.bit_generator.state,
+                    "maps": self.path.tensors() if self.path else {},
                     "counters": (self.step, self.tokens, self.seconds)}, part)
         part.replace(self.file)
 
@@ -125,6 +136,15 @@ class Run:
             for group in optimiser.param_groups:
                 group["lr"] = base * factor
 
+    def enter_memory(self, length: int) -> bool:
+        """Sends some batches through LoLA's memory: two of three `lifelong`, one `paper`."""
+        rng = self.source.rng
+        if length % self.args.window or rng.random() >= self.args.memory_share:
+            return False
+        pairs = min(int(rng.choice([64, 128, 192])), length // 4)
+        self.path.enter(bool(rng.random() < 0.67), pairs)
+        return True
+
     def train_step(self, longest: int, memory: float, mix: Mix) -> dict:
         """One batch; longer stages mix in shorter texts. Returns what the log needs."""
         length = longest
@@ -134,6 +154,7 @@ class Run:
         rows = max(1, self.args.batch_tokens // length)
         tokens, classes, labels = training_batch(self.source, rows, length + 1, mix)
         tokens, classes = torch.from_numpy(tokens), torch.from_numpy(classes)
+        through = self.enter_memory(length)
         with torch.autocast("cpu", torch.bfloat16):
             logits = self.model(tokens[:, :-1]).float()
         target, kind = tokens[:, 1:], classes[:, 1:]
@@ -147,6 +168,8 @@ class Run:
             loss = loss + memory * rare
         self.memory.records.clear()
         loss.backward()
+        if through:
+            self.path.leave()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -157,7 +180,7 @@ class Run:
         share = [(right[i] | ~answer[i]).float().sum() - (~answer[i]).float().sum()
                  for i in range(rows)]
         counts = answer.float().sum(1)
-        return {"length": length, "plain": plain.item(), "answer": asked.item(),
+        return {"length": length, "through": through, "plain": plain.item(), "answer": asked.item(),
                 "rare": rare.item(), "labels": labels,
                 "right": [(s / c).item() for s, c in zip(share, counts)]}
 
@@ -171,10 +194,11 @@ def show(run: Run, recent: list[dict], longest: int) -> None:
     def mean(name):
         return sum(r[name] for r in recent) / len(recent)
     full = [r["answer"] for r in recent if r["length"] == longest] or [float("nan")]
+    memory = [r["answer"] for r in recent if r["through"]] or [float("nan")]
     detail = " ".join(f"{k}={100 * sum(v) / len(v):.0f}" for k, v in sorted(by_label.items()))
     print(f"step {run.step} length {longest} tokens {run.tokens / 1e6:.2f}M text "
           f"{mean('plain'):.3f} answers {mean('answer'):.3f} (longest {sum(full) / len(full):.3f}"
-          f") selection {mean('rare'):.3f} {run.tokens / run.seconds:.0f} tokens/s "
+          f", through memory {sum(memory) / len(memory):.3f}) selection {mean('rare'):.3f} {run.tokens / run.seconds:.0f} tokens/s "
           f"{run.seconds / 60:.1f} min | {detail}", flush=True)
 
 
@@ -220,6 +244,12 @@ def main() -> None:
     add("--insert", type=int, default=1, help="index of the new layer; -1 for none")
     add("--theta", type=float, default=500000.0, help="RoPE theta")
     add("--answer-layer", type=int, default=2, help="layer of the selection term")
+    add("--window", type=int, default=64, help="window and chunk of the memory")
+    add("--memory-share", type=float, default=0.0, help="share of batches that go through LoLA's "
+        "memory, with the feature maps of --warm (train.pt keeps them)")
+    add("--hardest", type=float, default=0.003, help="share of the text that the selection term "
+        "compares with what is stated")
+    add("--margin", type=float, default=1.0, help="by how much, in logarithms of the error")
     add("--prose", type=Path, default=None, help="folder of plain text files (*.txt)")
     add("--stage", action="append", required=True, help="length:million tokens[:option=value,"
         "...] with memory= and the shares of Mix; repeat for a curriculum")
