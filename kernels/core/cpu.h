@@ -9,12 +9,16 @@
 
 namespace lola::kernels {
 
-// "avx512bf16", "avx512", "avx2", "neon" or "scalar": what the kernels of
+// "amxbf16", "avx512bf16", "avx512", "avx2", "neon" or "scalar": what the kernels of
 // this process actually use.
 std::string_view InstructionClass();
 
-// True when the bf16 matrix products use the processor's own bf16 dot instruction.
+// True when the processor has its own bf16 dot instruction.
 bool HasBf16Dot();
+
+// True when it has matrix tiles for bf16 (AMX) and the system lends them to this process; bf16
+// products use them then, before the dot instruction.
+bool HasBf16Tiles();
 
 // True when int8 matrix products use the processor's byte dot instruction. Their results do not
 // depend on it: int8 products have the same bits in every instruction class.

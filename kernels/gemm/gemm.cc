@@ -21,6 +21,7 @@ const GemmKernels& KernelsFor(Dtype dtype) {
     const GemmKernels* dot = Int8DotKernels();
     return dot != nullptr ? *dot : Int8Kernels();
   }
+  if (const GemmKernels* tiles = BFloat16TileKernels(); tiles != nullptr) return *tiles;
   const GemmKernels* dot = BFloat16DotKernels();
   return dot != nullptr ? *dot : BFloat16Kernels();
 }
@@ -89,11 +90,12 @@ void Gemm(const GemmParams& p, ThreadPool& pool) {
   const GemmKernels& kernels = KernelsFor(p.weights->dtype());
   const size_t in = p.weights->in();
   const size_t steps = StepsFor(p.weights->dtype(), in);
+  const size_t room = (steps + kernels.step_multiple - 1) / kernels.step_multiple *
+                      kernels.step_multiple * kernels.element_bytes;  // of a packed row
   thread_local std::vector<std::byte> packed;  // grows to the largest pass and stays
   for (size_t row = 0; row < p.rows; row += kRowsPerPass) {
     const size_t rows = std::min(kRowsPerPass, p.rows - row);
-    const size_t bytes = rows * steps * kernels.element_bytes;
-    if (packed.size() < bytes) packed.resize(bytes);
+    if (packed.size() < rows * room) packed.resize(rows * room);
     kernels.pack(p.input + row * p.input_stride, p.input_stride, rows, in, packed.data());
     RunPass(Pass{p, kernels, packed.data(), row, rows, steps}, pool);
   }

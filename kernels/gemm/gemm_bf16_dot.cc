@@ -151,7 +151,7 @@ void PackRows(const float* input, size_t stride, size_t rows, size_t in, void* p
 }  // namespace
 
 const GemmKernels* BFloat16DotKernels() {
-  static constexpr GemmKernels kKernels = {4, kRowBlockMax, PackRows, PanelSums, SinglePanels};
+  static constexpr GemmKernels kKernels = {4, 1, PackRows, PanelSums, SinglePanels};
   static const bool available = HasBf16Dot();
   return available ? &kKernels : nullptr;
 }

@@ -178,8 +178,7 @@ void PackRows(const float* input, size_t stride, size_t rows, size_t in, void* p
 }  // namespace
 
 const GemmKernels* Int8DotKernels() {
-  static constexpr GemmKernels kKernels = {kElementBytes, kRowBlockMax, PackRows, PanelSums,
-                                           SinglePanels};
+  static constexpr GemmKernels kKernels = {kElementBytes, 1, PackRows, PanelSums, SinglePanels};
   static const bool available = HasInt8Dot();
   return available ? &kKernels : nullptr;
 }

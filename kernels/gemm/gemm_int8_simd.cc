@@ -123,8 +123,8 @@ void Int8PackRows(const float* input, size_t stride, size_t rows, size_t in, voi
 }
 
 const GemmKernels* Int8KernelsSimd() {
-  static constexpr GemmKernels kKernels = {kInt8Element * sizeof(float), kInt8RowBlockMax,
-                                           Int8PackRows, Int8PanelSums, Int8SinglePanels};
+  static constexpr GemmKernels kKernels = {kInt8Element * sizeof(float), 1, Int8PackRows,
+                                           Int8PanelSums, Int8SinglePanels};
   return &kKernels;
 }
 

@@ -3,7 +3,8 @@
 // Rows are packed in blocks of R in {12, 8, 4, 2, 1} rows, largest first: block after block of
 // [steps, R] elements, so that a tile reads its inputs from one stream. A step is one input
 // (float32), two (bfloat16) or a group of 64 (int8); an element is a float, a pair of rounded
-// floats, a bfloat16 pair or a quantised group, as the set wants it.
+// floats, a bfloat16 pair or a quantised group, as the set wants it. Matrix tiles have a form of
+// their own (gemm_bf16_tiles.cc).
 #ifndef LOLA_KERNELS_GEMM_GEMM_KERNELS_H_
 #define LOLA_KERNELS_GEMM_GEMM_KERNELS_H_
 
@@ -21,7 +22,7 @@ inline constexpr size_t kPanelsInFlight = 4;
 
 struct GemmKernels {
   size_t element_bytes;  // of a packed step of one row
-  size_t row_block_max;  // largest R
+  size_t step_multiple;  // a packed row has room for steps rounded up to this
   // Packs rows x in floats, rows `stride` apart.
   void (*pack)(const float* input, size_t stride, size_t rows, size_t in, void* packed);
   // sums[r * 32 + o] = product of packed row r and output o of the panel.
@@ -40,10 +41,11 @@ constexpr size_t RowBlock(size_t rows, size_t row_block_max) {
 }
 
 const GemmKernels& Float32Kernels();
-const GemmKernels& BFloat16Kernels();     // portable: products of widened pairs
-const GemmKernels* BFloat16DotKernels();  // the processor's dot instruction, or null
-const GemmKernels& Int8Kernels();         // portable: whole numbers in floats, exact
-const GemmKernels* Int8DotKernels();      // the processor's byte dot instruction, or null
+const GemmKernels& BFloat16Kernels();      // portable: products of widened pairs
+const GemmKernels* BFloat16DotKernels();   // the processor's dot instruction, or null
+const GemmKernels* BFloat16TileKernels();  // its matrix tiles, or null
+const GemmKernels& Int8Kernels();          // portable: whole numbers in floats, exact
+const GemmKernels* Int8DotKernels();       // the processor's byte dot instruction, or null
 
 // A row's group of up to kInt8Group inputs, quantised as gemm.h says.
 struct Int8GroupInfo {

@@ -172,13 +172,13 @@ void PackRows(const float* input, size_t stride, size_t rows, size_t in, void* p
 }
 
 const GemmKernels* Float32KernelsSimd() {
-  static constexpr GemmKernels kKernels = {4, kRowBlockMax, PackRows<false>, PanelSums<false>,
+  static constexpr GemmKernels kKernels = {4, 1, PackRows<false>, PanelSums<false>,
                                            SinglePanels<false>};
   return &kKernels;
 }
 
 const GemmKernels* BFloat16KernelsSimd() {
-  static constexpr GemmKernels kKernels = {8, kRowBlockMax, PackRows<true>, PanelSums<true>,
+  static constexpr GemmKernels kKernels = {8, 1, PackRows<true>, PanelSums<true>,
                                            SinglePanels<true>};
   return &kKernels;
 }

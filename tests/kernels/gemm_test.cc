@@ -75,32 +75,13 @@ INSTANTIATE_TEST_SUITE_P(Shapes, GemmTest,
                                                               Dtype::kInt8)),
                          CaseName);
 
-// The portable bfloat16 kernels are not reached through Gemm on a processor with the dot
-// instruction, so they are called directly.
-TEST(GemmKernelsTest, PortableBfloat16AgreesWithTheReference) {
-  const size_t rows = 7, in = 301, out = 32;
-  const PackedMatrix packed = PackedMatrix::Pack(Normal(out * in, 4), out, in, Dtype::kBFloat16);
-  const std::vector<float> x = Normal(rows * in, 5);
-  std::vector<float> want(rows * out);
-  GemmRef({&packed, x.data(), in, want.data(), out, rows, false});
-  const GemmKernels& kernels = BFloat16Kernels();
-  const size_t steps = (in + 1) / 2;
-  std::vector<float> buffer(rows * steps * kernels.element_bytes / 4);
-  kernels.pack(x.data(), in, rows, in, buffer.data());
-  std::vector<float> got(rows * out);
-  kernels.panel(buffer.data(), rows, steps, packed.panel(0), got.data());
-  EXPECT_LE(WorstError(got, want), 1e-4);
-  std::vector<float> single(out);
-  kernels.pack(x.data() + 3 * in, in, 1, in, buffer.data());
-  kernels.single(buffer.data(), steps, packed.panel(0), 0, 1, single.data());
-  EXPECT_TRUE(test::SameBits(single.data(), got.data() + 3 * out, out));
-}
-
 // Products of `kernels` called directly: all rows together, then one row alone.
 std::vector<float> Direct(const GemmKernels& kernels, const PackedMatrix& packed,
                           const std::vector<float>& x, size_t rows, size_t steps) {
+  const size_t multiple = kernels.step_multiple;
+  const size_t room = (steps + multiple - 1) / multiple * multiple;
   const size_t in = packed.in(), width = packed.panels() * kPanelOutputs;
-  std::vector<std::byte> buffer(rows * steps * kernels.element_bytes);
+  std::vector<std::byte> buffer(rows * room * kernels.element_bytes);
   kernels.pack(x.data(), in, rows, in, buffer.data());
   std::vector<float> got(rows * width), panel(rows * kPanelOutputs), single(kPanelOutputs);
   for (size_t i = 0; i < packed.panels(); ++i) {
@@ -116,6 +97,31 @@ std::vector<float> Direct(const GemmKernels& kernels, const PackedMatrix& packed
         test::SameBits(single.data(), &got[(rows - 1) * width + i * kPanelOutputs], kPanelOutputs));
   }
   return got;
+}
+
+// Gemm uses the best set of the processor; the others are called directly.
+TEST(GemmKernelsTest, EveryBfloat16SetAgreesWithTheReference) {
+  const GemmKernels* sets[] = {&BFloat16Kernels(), BFloat16DotKernels(), BFloat16TileKernels()};
+  for (const Shape& shape : {Shape{1, 64, 32}, Shape{7, 301, 32}, Shape{16, 31, 40},
+                             Shape{47, 600, 70}, Shape{49, 1056, 33}, Shape{192, 1, 64}}) {
+    const auto [rows, in, out] = shape;
+    const PackedMatrix packed = PackedMatrix::Pack(Normal(out * in, 4), out, in, Dtype::kBFloat16);
+    const std::vector<float> x = Normal(rows * in, 5);
+    std::vector<float> want(rows * out);
+    GemmRef({&packed, x.data(), in, want.data(), out, rows, false});
+    const size_t width = packed.panels() * kPanelOutputs;
+    for (const GemmKernels* set : sets) {
+      if (set == nullptr) continue;
+      const std::vector<float> got = Direct(*set, packed, x, rows, (in + 1) / 2);
+      for (size_t r = 0; r < rows; ++r) {
+        for (size_t o = 0; o < width; ++o) {
+          const double expected = o < out ? want[r * out + o] : 0.0;
+          ASSERT_NEAR(got[r * width + o], expected, 2e-7 * static_cast<double>(in) * 12 + 1e-5)
+              << rows << "x" << in << "x" << out << " at " << r << ", " << o;
+        }
+      }
+    }
+  }
 }
 
 TEST(GemmKernelsTest, PortableInt8HasTheBitsOfTheDotInstruction) {

@@ -25,6 +25,7 @@ using kernels::ThreadPool;
 struct Limits {
   double fma = 1;
   double dot = 1;
+  double bf16 = 1;  // of the instructions that bfloat16 products use
   double read = 1;
 };
 
@@ -79,7 +80,7 @@ bool Run(const Shape& s, Dtype dtype, int threads, const Limits& limits, double 
   if (budget_s <= 0) return true;
   // The byte dot instruction does twice the products of the bfloat16 one.
   const double peak = dtype == Dtype::kFloat32    ? limits.fma
-                      : dtype == Dtype::kBFloat16 ? limits.dot
+                      : dtype == Dtype::kBFloat16 ? limits.bf16
                                                   : 2 * limits.dot;
   const double bytes = static_cast<double>(w.bytes());
   Report("lola", s, MedianSeconds(ClockFor(threads), budget_s, product), bytes, peak, limits.read);
@@ -116,8 +117,10 @@ int Main(bool smoke, int only_threads) {
         // Before every shape: neighbours come and go.
         Limits limits{.fma = FmaLimitGflops(threads, 0.05), .read = ReadLimitGbps(threads, 0.1)};
         limits.dot = kernels::HasBf16Dot() ? Bf16DotLimitGflops(threads, 0.05) : limits.fma;
-        std::printf("limits: FMA %.0f GFLOP/s, bf16 %.0f GFLOP/s, read %.1f GB/s\n", limits.fma,
-                    limits.dot, limits.read);
+        const bool tiles = kernels::HasBf16Tiles();
+        limits.bf16 = tiles ? Bf16TileLimitGflops(threads, 0.05) : limits.dot;
+        std::printf("limits: FMA %.0f GFLOP/s, bf16 %.0f GFLOP/s (%s), read %.1f GB/s\n",
+                    limits.fma, limits.bf16, tiles ? "tiles" : "dot", limits.read);
         ok = Run(s, dtype, threads, limits, 0.15) && ok;
       }
     }

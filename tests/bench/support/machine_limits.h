@@ -10,6 +10,8 @@ namespace lola::bench {
 double FmaLimitGflops(int threads, double budget_s);
 // The same for the bfloat16 dot instruction; 0 where the processor has none.
 double Bf16DotLimitGflops(int threads, double budget_s);
+// The same for the matrix tiles; 0 where there are none.
+double Bf16TileLimitGflops(int threads, double budget_s);
 // GB/s of reading a buffer larger than the caches.
 double ReadLimitGbps(int threads, double budget_s);
 
