@@ -9,6 +9,9 @@
 
 namespace lola::cuda {
 
+struct Bf16;  // portable.h
+struct Fp8;   // float8.cuh
+
 struct QueryParams {
   const Row* rows;
   const SegmentEntry* segments;
@@ -90,10 +93,11 @@ struct EventParams {
   EventSizes sizes;
 };
 
-// Inputs that share a step in products with int8 weights, as on the CPU.
-inline constexpr uint32_t kInt8GroupInputs = 64;
-constexpr uint32_t Int8Groups(size_t in) {
-  return uint32_t((in + kInt8GroupInputs - 1) / kInt8GroupInputs);
+// Weights of a byte come in groups of this many inputs; with int8, inputs of a group share a step,
+// as on the CPU.
+inline constexpr uint32_t kGroupInputs = 64;
+constexpr uint32_t WeightGroups(size_t in) {
+  return uint32_t((in + kGroupInputs - 1) / kGroupInputs);
 }
 
 struct Int8Params {
@@ -103,6 +107,15 @@ struct Int8Params {
   int8_t* quantized;      // [rows, groups * 64], working memory
   float* steps;           // [rows, groups], working memory
   float* output;          // [rows, out]
+  size_t rows, out;
+  uint32_t in, accumulate;
+};
+
+struct Float8Params {
+  const Fp8* weights;   // [out, groups * 64]
+  const float* scales;  // [out]
+  const Bf16* input;    // [rows, in]
+  float* output;        // [rows, out]
   size_t rows, out;
   uint32_t in, accumulate;
 };

@@ -9,6 +9,7 @@
 #include "kernels/cuda/combine.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/event.cuh"
+#include "kernels/cuda/float8_gemm.cuh"
 #include "kernels/cuda/int8_gemm.cuh"
 #include "kernels/cuda/mass.cuh"
 #include "kernels/cuda/redundancy.cuh"
@@ -30,16 +31,19 @@ class KernelLaunches : public Base {
  public:
   using Base::Base;
 
+  // Bounds between kernels are powers of two: a recording, which has that many rows, runs the
+  // kernels that the step before it has loaded.
   void Gemm(const GemmCall& call) override {
-    if (call.type != MatrixType::kInt8) return Base::Gemm(call);
     if (!Start(call.rows)) return;
+    if (call.type == MatrixType::kFloat8) return Float8Gemm(call);
+    if (call.type != MatrixType::kInt8) return Base::Gemm(call);
     int8_t* quantized = static_cast<int8_t*>(call.work);
-    const uint32_t groups = Int8Groups(call.in);
+    const uint32_t groups = WeightGroups(call.in);
     const Int8Params p{static_cast<const int8_t*>(call.weights),
                        call.scales,
                        static_cast<const float*>(call.input),
                        quantized,
-                       reinterpret_cast<float*>(quantized + call.rows * groups * kInt8GroupInputs),
+                       reinterpret_cast<float*>(quantized + call.rows * groups * kGroupInputs),
                        call.output,
                        call.rows,
                        call.out,
@@ -63,6 +67,9 @@ class KernelLaunches : public Base {
     if (type == MatrixType::kInt8) {
       LOLA_LAUNCH(EmbedInt8Kernel, Grid(count), kRowThreads, 0, rows,
                   static_cast<const int8_t*>(table), scales, hidden, x);
+    } else if (type == MatrixType::kFloat8) {
+      LOLA_LAUNCH(EmbedFloat8Kernel, Grid(count), kRowThreads, 0, rows,
+                  static_cast<const Fp8*>(table), scales, hidden, x);
     } else if (type == MatrixType::kFloat32) {
       LOLA_LAUNCH(EmbedKernel<float>, Grid(count), kRowThreads, 0, rows,
                   static_cast<const float*>(table), hidden, x);
@@ -187,11 +194,35 @@ class KernelLaunches : public Base {
                                    static_cast<unsigned>(z)};
   }
 
+  static size_t Blocks(size_t n, size_t each) { return (n + each - 1) / each; }
+
   template <unsigned NT>
   void Int8Of(const Int8Params& p) {
     LOLA_LAUNCH(Int8GemmKernel<NT>,
                 Grid((p.out + kInt8Outputs - 1) / kInt8Outputs, (p.rows + 8 * NT - 1) / (8 * NT)),
                 kInt8Threads, 0, p);
+    this->Launched();
+  }
+
+  void Float8Gemm(const GemmCall& call) {
+    const Float8Params p{static_cast<const Fp8*>(call.weights),
+                         call.scales,
+                         static_cast<const Bf16*>(call.input),
+                         call.output,
+                         call.rows,
+                         call.out,
+                         static_cast<uint32_t>(call.in),
+                         call.accumulate ? 1u : 0u};
+    const size_t few = Blocks(p.out, kFewOutputs);
+    if (p.rows <= 8) {
+      LOLA_LAUNCH(Float8FewKernel<1>, Grid(few), kFloat8Threads, FewSharedBytes(1), p);
+    } else if (p.rows <= 64) {
+      LOLA_LAUNCH(Float8FewKernel<4>, Grid(few, Blocks(p.rows, 32)), kFloat8Threads,
+                  FewSharedBytes(4), p);
+    } else {
+      LOLA_LAUNCH(Float8ManyKernel, Grid(Blocks(p.rows, kManyRows), Blocks(p.out, kManyOutputs)),
+                  kFloat8Threads, ManySharedBytes(), p);
+    }
     this->Launched();
   }
 

@@ -53,6 +53,9 @@ LOLA_DEVICE void Load8Bytes(const void* from, uint32_t& a, uint32_t& b) {
   a = v.x;
   b = v.y;
 }
+LOLA_DEVICE void Store8Bytes(void* to, uint32_t a, uint32_t b) {
+  *static_cast<uint2*>(to) = make_uint2(a, b);
+}
 LOLA_DEVICE void StorePair(float* to, float a, float b) {
   *reinterpret_cast<float2*>(to) = make_float2(a, b);
 }
@@ -107,10 +110,14 @@ inline Vec16 Load16(const void* from) {
   std::memcpy(&v, from, sizeof(v));
   return v;
 }
-// 8-byte aligned, both of these.
+// 8-byte aligned, these three.
 inline void Load8Bytes(const void* from, uint32_t& a, uint32_t& b) {
   std::memcpy(&a, from, 4);
   std::memcpy(&b, static_cast<const unsigned char*>(from) + 4, 4);
+}
+inline void Store8Bytes(void* to, uint32_t a, uint32_t b) {
+  std::memcpy(to, &a, 4);
+  std::memcpy(static_cast<unsigned char*>(to) + 4, &b, 4);
 }
 inline void StorePair(float* to, float a, float b) {
   to[0] = a;

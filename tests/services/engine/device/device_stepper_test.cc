@@ -14,8 +14,10 @@ TEST(DeviceStepperTest, StateIsAFunctionOfTokens) {
   for (const char* name : {"lifelong", "bfloat16", "adaptive_shared_sinks", "float8",
                            "chunk_beyond_section", "hypothetical", "attention"}) {
     const LolaSettings settings = SettingsOf(name);
-    const bool narrow = settings.cache_dtype == kernels::Dtype::kFloat8;
-    const auto model = TinyModel(narrow ? WeightDtype::kInt8 : WeightDtype::kBFloat16);
+    const std::string_view kind = name;
+    const auto model = TinyModel(kind == "float8"     ? WeightDtype::kInt8
+                                 : kind == "lifelong" ? WeightDtype::kFloat8
+                                                      : WeightDtype::kBFloat16);
     const std::vector<int32_t> tokens = RandomTokens(200, model->geometry().vocab, 3);
     World world(model, settings);
     std::vector<float> want;
