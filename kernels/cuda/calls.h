@@ -46,7 +46,8 @@ struct AttendParams {
   float* partials;        // [rows, Hq, sections, d + 2]: largest logit, weight, sums
   const float* shares;    // [rows, Hq, 2] of CombineParams; Masses only
   Shape shape;
-  Sections sections;
+  Sections sections;  // of partial results: of sections for tiles of one row and for Masses, else
+                      // of spans
   uint32_t variants;
   uint32_t layer;
   uint32_t tile_count;
@@ -63,8 +64,9 @@ struct CombineParams {
   StepCounters* counters;
   uint32_t* broken;  // [segments]: set to 1 when a row of the segment is not finite
   Shape shape;
-  Sections sections;
+  Sections sections;  // of the partial results
   uint32_t layer;
+  uint32_t spans;  // the partial results are of spans, not of sections
 };
 
 // Bounds of the events of one step.

@@ -24,6 +24,11 @@
 
 namespace lola::cuda {
 
+static_assert(SelectSharedBytes(kEventPairsMax) <= kSharedBytesMax);
+static_assert(AttendMemory<kHeadDimMax, kTileRows / kColumns>::Bytes() <= kSharedBytesMax);
+static_assert(ScoreSharedBytes(kFewPairs, kHeadDimMax, kFeatureDimMax) <= kSharedBytesMax);
+static_assert(ManySharedBytes() <= kSharedBytesMax && FewSharedBytes(4) <= kSharedBytesMax);
+
 // Kernel launches of a device; the memory and queue half is left to `Base`, which is a Device and
 // has `bool Ready()`: false after a failure, and `void Launched()`: called after every launch.
 template <typename Base>
@@ -229,11 +234,13 @@ class KernelLaunches : public Base {
   template <unsigned D>
   void AttendOf(const AttendParams& p, size_t tiles, bool single) {
     constexpr unsigned kMany = kTileRows / kColumns;
-    const auto grid = Grid(tiles, UnitsOf(p, single ? 1 : kMany));
+    LOLA_CHECK_EQ(p.tile_count, tiles);
+    const auto grid = Grid(tiles * UnitsOf(p, single ? 1 : kMany));
     if (single) {
-      LOLA_LAUNCH((AttendKernel<D, 1>), grid, kAttendThreads, AttendSharedBytes(1, D), p);
+      LOLA_LAUNCH((AttendKernel<D, 1>), grid, kAttendThreads, (AttendMemory<D, 1>::Bytes()), p);
     } else {
-      LOLA_LAUNCH((AttendKernel<D, kMany>), grid, kAttendThreads, AttendSharedBytes(kMany, D), p);
+      LOLA_LAUNCH((AttendKernel<D, kMany>), grid, kAttendThreads, (AttendMemory<D, kMany>::Bytes()),
+                  p);
     }
     this->Launched();
   }
@@ -243,31 +250,40 @@ class KernelLaunches : public Base {
     const auto grid = Grid(tiles, p.shape.query_heads, p.sections.cache + p.sections.window);
     constexpr unsigned kMany = kTileRows / kColumns;
     if (single) {
-      LOLA_LAUNCH((MassKernel<D, 1>), grid, kAttendThreads, AttendSharedBytes(1, D), p);
+      LOLA_LAUNCH((MassKernel<D, 1>), grid, kAttendThreads, (AttendMemory<D, 1>::Bytes()), p);
     } else {
-      LOLA_LAUNCH((MassKernel<D, kMany>), grid, kAttendThreads, AttendSharedBytes(kMany, D), p);
+      LOLA_LAUNCH((MassKernel<D, kMany>), grid, kAttendThreads, (AttendMemory<D, kMany>::Bytes()),
+                  p);
     }
     this->Launched();
   }
 
   template <unsigned D>
   void EventsOf(const EventParams& p, size_t events) {
+    if (ScoreSharedBytes(kManyPairs, D, p.shape.feature_dim) <= kSharedBytesMax) {
+      EventsBy<D, kManyPairs>(p, events);
+    } else {
+      EventsBy<D, kFewPairs>(p, events);
+    }
+  }
+  template <unsigned D, unsigned PAIRS>
+  void EventsBy(const EventParams& p, size_t events) {
     const uint32_t features = p.shape.feature_dim, heads = p.shape.query_heads;
-    const auto tiles = [](uint32_t n, uint32_t each) { return (n + each - 1) / each; };
-    const auto pairs = Grid(events, heads, tiles(p.sizes.pairs_max, kEventPairs));
+    const auto pairs = Grid(events, heads, Blocks(p.sizes.pairs_max, PAIRS));
     const auto sections = Grid(events, heads, features / kSectionFeatures);
-    const size_t panel = KeyPanelBytes(D, features);
+    constexpr unsigned kThreads = EventBlockThreads(PAIRS);
+    const size_t panel = KeyPanelBytes(PAIRS, D, features);
     if (p.sizes.trial != 0) {
-      LOLA_LAUNCH(FeaturesKernel, pairs, kEventThreads, panel, p, 1);
+      LOLA_LAUNCH(FeaturesKernel<PAIRS>, pairs, kThreads, panel, p, 1);
       LOLA_LAUNCH(TrialKernel, sections, kEventThreads, AbsorbSharedBytes(), p);
     }
-    LOLA_LAUNCH(ScoreKernel<D>, pairs, kEventThreads, ScoreSharedBytes(D, features), p);
-    LOLA_LAUNCH(RedundancyKernel<D>, Grid(events, heads, tiles(p.sizes.pairs_max, kRowsOfBlock)),
+    LOLA_LAUNCH((ScoreKernel<D, PAIRS>), pairs, kThreads, ScoreSharedBytes(PAIRS, D, features), p);
+    LOLA_LAUNCH(RedundancyKernel<D>, Grid(events, heads, Blocks(p.sizes.pairs_max, kRowsOfBlock)),
                 kEventThreads, 0, p);
     LOLA_LAUNCH(SelectKernel, Grid(events, heads), kSelectThreads,
                 SelectSharedBytes(p.sizes.pairs_max), p);
-    LOLA_LAUNCH(FeaturesKernel, Grid(events, heads, tiles(p.sizes.drops_max, kEventPairs)),
-                kEventThreads, panel, p, 0);
+    LOLA_LAUNCH(FeaturesKernel<PAIRS>, Grid(events, heads, Blocks(p.sizes.drops_max, PAIRS)),
+                kThreads, panel, p, 0);
     LOLA_LAUNCH(AbsorbKernel, sections, kEventThreads, AbsorbSharedBytes(), p);
     LOLA_LAUNCH(MoveKernel, Grid(events, heads), kEventThreads, 0, p);
     LOLA_LAUNCH(ClearKernel, Grid(events, p.shape.kv_heads), kEventThreads, 0, p);

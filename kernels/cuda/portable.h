@@ -132,6 +132,7 @@ inline void AtomicAdd(unsigned long long* to, unsigned long long value) { *to +=
 namespace lola::cuda {
 
 constexpr unsigned kWarpThreads = 32;
+constexpr size_t kSharedBytesMax = 48 * 1024;  // of a block, without asking for more
 
 // bfloat16 as stored; rounding to nearest even, as on the CPU.
 struct Bf16 {

@@ -1,5 +1,6 @@
 // A model's weights on a device: plain row-major matrices, the values the CPU kernels see. int8 and
-// float8 weights take a byte (whole numbers or 8-bit floats, and a scale per output). Immutable after Upload.
+// float8 weights take a byte (whole numbers or 8-bit floats, and a scale per output). Immutable
+// after Upload.
 #ifndef LOLA_SERVICES_ENGINE_DEVICE_DEVICE_WEIGHTS_H_
 #define LOLA_SERVICES_ENGINE_DEVICE_DEVICE_WEIGHTS_H_
 

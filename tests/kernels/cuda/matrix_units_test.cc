@@ -212,7 +212,11 @@ TEST(Int8Products, AreTheCpusToTheBit) {
 // Rows of float8 weights as device_weights.cc makes them, and bfloat16 inputs.
 struct Float8Case {
   Float8Case(size_t rows, size_t out, size_t in)
-      : rows(rows), out(out), in(in), x(rows * in), q(out * MatrixRowBytes(MatrixType::kFloat8, in)) {
+      : rows(rows),
+        out(out),
+        in(in),
+        x(rows * in),
+        q(out * MatrixRowBytes(MatrixType::kFloat8, in)) {
     const std::vector<float> w = RandomFloats(out * in, out), inputs = RandomFloats(rows * in, in);
     packed = kernels::PackedMatrix::Pack(w, out, in, kernels::Dtype::kFloat8);
     values.resize(out * in);
@@ -254,7 +258,8 @@ TEST(Float8Products, AreTheCpusButForTheOrderOfSums) {
   kernels::ThreadPool pool(1);
   const struct {
     size_t rows, out, in;
-  } shapes[] = {{1, 33, 64}, {3, 64, 80}, {8, 70, 640}, {20, 33, 100}, {70, 130, 200}, {130, 16, 33}};
+  } shapes[] = {{1, 33, 64},   {3, 64, 80},    {8, 70, 640},
+                {20, 33, 100}, {70, 130, 200}, {130, 16, 33}};
   for (const auto& [rows, out, in] : shapes) {
     const Float8Case c(rows, out, in);
     std::vector<float> inputs(rows * in), cpu(rows * out, 0.25f);
