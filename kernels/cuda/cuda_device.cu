@@ -163,7 +163,7 @@ class CudaBase : public Device {
   CudaGemm gemm_;
   std::map<GraphId, cudaGraphExec_t> graphs_;
   GraphId last_graph_ = 0;
-  bool recording_broken_ = false;           // of the recording thread
+  bool recording_broken_ = false;            // of the recording thread
   std::atomic<std::thread::id> recorder_{};  // none: nobody records
   std::atomic<bool> failed_{false};
   mutable std::mutex mu_;

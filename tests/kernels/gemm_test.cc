@@ -207,9 +207,10 @@ float Stored(const std::vector<float>& row, size_t i, Dtype dtype) {
 TEST(PackedMatrixTest, KeepsEveryWeightAndPadsWithZeros) {
   std::vector<float> w = Normal(35 * 5, 1);
   std::fill_n(w.begin() + 3 * 5, 5, 0.0f);  // a row without a scale
-  const std::map<Dtype, size_t> panel_bytes = {
-      {Dtype::kFloat32, 32 * 5 * 4}, {Dtype::kBFloat16, 32 * 6 * 2},
-      {Dtype::kFloat8, 32 * 6 * 2}, {Dtype::kInt8, 32 * 64 + 128}};
+  const std::map<Dtype, size_t> panel_bytes = {{Dtype::kFloat32, 32 * 5 * 4},
+                                               {Dtype::kBFloat16, 32 * 6 * 2},
+                                               {Dtype::kFloat8, 32 * 6 * 2},
+                                               {Dtype::kInt8, 32 * 64 + 128}};
   for (const auto& [dtype, bytes] : panel_bytes) {
     const PackedMatrix packed = PackedMatrix::Pack(w, 35, 5, dtype);
     for (size_t o = 0; o < 35; ++o) {
