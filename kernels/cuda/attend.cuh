@@ -159,8 +159,19 @@ LOLA_DEVICE void AttendPairs(const AttendParams& p, const Tile& tile, const At& 
   const unsigned live_tiles = (columns.count + kColumns - 1) / kColumns;
   float* numbers = Memory::Numbers();
   StartNumbers<NT>(numbers, -INFINITY);
+  HeldSums<D, NT> held;
+  if constexpr (NT == 1) {  // one section: what it gives is the span
+    const PairSection s = at(0);
+    PutQueries<D, NT>(p, s, columns);
+    SyncThreads();
+    PutWeights<T, D, NT>(p, tile, s, columns, live_tiles, numbers);
+    WeightedRows<T, D, NT, kSectionPairs / kStepK>(
+        reinterpret_cast<const T*>(s.rows.values) + size_t(s.row) * D, s.pairs, Memory::Weights(),
+        live_tiles, Memory::Halves(), held);
+    return WritePartials(p, columns, held, numbers, partials, stride);
+  }
+  held = {};
   PutQueries<D, NT>(p, at(0), columns);
-  HeldSums<D, NT> held{};
   for (uint32_t i = 0; i < count; ++i) {
     const PairSection s = at(i);
     if (LivePairs(s, tile, columns.Row(columns.count - 1)) == 0) break;  // later ones have none too
@@ -212,7 +223,7 @@ LOLA_DEVICE void AttendState(const AttendParams& p, const SegmentEntry& segment,
                    columns.head * size_t(features) * D;
   float* numbers = Memory::Numbers();
   StartNumbers<NT>(numbers, 0.0f);
-  HeldSums<D, NT> held{};
+  HeldSums<D, NT> held;
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t feature = (first + i) * kSectionFeatures;
     SyncThreads();  // numbers are there, panel and halves are free
@@ -222,12 +233,8 @@ LOLA_DEVICE void AttendState(const AttendParams& p, const SegmentEntry& segment,
     WeightedRows<float, D, NT, kSectionFeatures / kStepK>(
         h + size_t(feature) * D, kSectionFeatures, Memory::Features(),
         (columns.count + kColumns - 1) / kColumns, Memory::Halves(), section);
-    LOLA_UNROLL
-    for (unsigned n = 0; n < HeldSums<D, NT>::kWide / 2 * HeldSums<D, NT>::kTiles * 4; ++n) {
-      constexpr unsigned kTiles = HeldSums<D, NT>::kTiles;
-      float& sum = held.sums[n / (kTiles * 4)][n / 4 % kTiles][n % 4];
-      if (held.Holds()) sum += section.sums[n / (kTiles * 4)][n / 4 % kTiles][n % 4];
-    }
+    held.AddTo(section, i == 0);
+    if constexpr (NT == 1) break;  // one section
   }
   WritePartials(p, columns, held, numbers, partials, stride);
 }
@@ -238,7 +245,7 @@ LOLA_DEVICE void AttendState(const AttendParams& p, const SegmentEntry& segment,
 //
 // REQUIRES: tiles of at most 8 NT rows.
 template <unsigned D, unsigned NT>
-LOLA_KERNEL LOLA_BOUNDS(kAttendThreads) AttendKernel(AttendParams p) {
+LOLA_KERNEL LOLA_BOUNDS_BLOCKS(kAttendThreads, NT == 1 ? 5 : 3) AttendKernel(AttendParams p) {
   constexpr uint32_t kSpan = NT == 1 ? 1 : kSpanSections;
   const Tile tile = p.tiles[BlockX() % p.tile_count];
   const SegmentEntry segment = p.segments[tile.segment];

@@ -17,6 +17,8 @@
 #define LOLA_DEVICE __device__ __forceinline__
 #define LOLA_KERNEL __global__ void
 #define LOLA_BOUNDS(threads) __launch_bounds__(threads)
+// So many blocks on a multiprocessor at least: keeps registers down.
+#define LOLA_BOUNDS_BLOCKS(threads, blocks) __launch_bounds__(threads, blocks)
 #define LOLA_UNROLL _Pragma("unroll")
 
 namespace lola::cuda {
@@ -77,6 +79,7 @@ LOLA_DEVICE void AtomicAdd(unsigned long long* to, unsigned long long value) {
 #define LOLA_DEVICE inline
 #define LOLA_KERNEL inline void
 #define LOLA_BOUNDS(threads)
+#define LOLA_BOUNDS_BLOCKS(threads, blocks)
 #define LOLA_UNROLL
 
 namespace lola::cuda {

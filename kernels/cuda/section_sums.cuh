@@ -169,6 +169,16 @@ struct HeldSums {
     return Warp() % kSlabs * kHalfElements + SumElement<kWide>(tile, 0);
   }
 
+  // this = section, or this += section.
+  LOLA_DEVICE void AddTo(const HeldSums& section, bool first) {
+    LOLA_UNROLL
+    for (unsigned at = 0; at < kWide / 2 * kTiles * 4; ++at) {
+      float& sum = sums[at / (kTiles * 4)][at / 4 % kTiles][at % 4];
+      const float more = section.sums[at / (kTiles * 4)][at / 4 % kTiles][at % 4];
+      sum = first ? more : sum + more;
+    }
+  }
+
   // Takes over what the warps have summed, each over its share of the positions: 0 + 2 and 1 + 3
   // where there are two slabs, else (0 + 1) + (2 + 3).
   LOLA_DEVICE void Merge(float (&own)[kWide / 2][NT][4], float* halves) {
