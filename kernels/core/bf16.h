@@ -14,7 +14,7 @@ namespace lola::kernels {
 enum class Dtype : uint8_t {
   kFloat32 = 0,
   kBFloat16 = 1,
-  kFloat8 = 2,  // cached rows only; kernels/core/float8.h
+  kFloat8 = 2,  // kernels/core/float8.h
   kInt8 = 3,    // weights only; kernels/gemm
 };
 

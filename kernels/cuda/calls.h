@@ -9,6 +9,9 @@
 
 namespace lola::cuda {
 
+struct Bf16;  // portable.h
+struct Fp8;   // float8.cuh
+
 struct QueryParams {
   const Row* rows;
   const SegmentEntry* segments;
@@ -43,7 +46,8 @@ struct AttendParams {
   float* partials;        // [rows, Hq, sections, d + 2]: largest logit, weight, sums
   const float* shares;    // [rows, Hq, 2] of CombineParams; Masses only
   Shape shape;
-  Sections sections;
+  Sections sections;  // of partial results: of sections for tiles of one row and for Masses, else
+                      // of spans
   uint32_t variants;
   uint32_t layer;
   uint32_t tile_count;
@@ -60,8 +64,9 @@ struct CombineParams {
   StepCounters* counters;
   uint32_t* broken;  // [segments]: set to 1 when a row of the segment is not finite
   Shape shape;
-  Sections sections;
+  Sections sections;  // of the partial results
   uint32_t layer;
+  uint32_t spans;  // the partial results are of spans, not of sections
 };
 
 // Bounds of the events of one step.
@@ -90,10 +95,11 @@ struct EventParams {
   EventSizes sizes;
 };
 
-// Inputs that share a step in products with int8 weights, as on the CPU.
-inline constexpr uint32_t kInt8GroupInputs = 64;
-constexpr uint32_t Int8Groups(size_t in) {
-  return uint32_t((in + kInt8GroupInputs - 1) / kInt8GroupInputs);
+// Weights of a byte come in groups of this many inputs; with int8, inputs of a group share a step,
+// as on the CPU.
+inline constexpr uint32_t kGroupInputs = 64;
+constexpr uint32_t WeightGroups(size_t in) {
+  return uint32_t((in + kGroupInputs - 1) / kGroupInputs);
 }
 
 struct Int8Params {
@@ -103,6 +109,15 @@ struct Int8Params {
   int8_t* quantized;      // [rows, groups * 64], working memory
   float* steps;           // [rows, groups], working memory
   float* output;          // [rows, out]
+  size_t rows, out;
+  uint32_t in, accumulate;
+};
+
+struct Float8Params {
+  const Fp8* weights;   // [out, groups * 64]
+  const float* scales;  // [out]
+  const Bf16* input;    // [rows, in]
+  float* output;        // [rows, out]
   size_t rows, out;
   uint32_t in, accumulate;
 };

@@ -1,4 +1,5 @@
-// Merges the sections of a row into its attention output; see kernels/attend/attend.h for the
+// Merges the partial results of a row into its attention output: sections into spans, if they are
+// not spans yet, and spans into one; see kernels/attend/attend.h for the
 // formula.
 #ifndef LOLA_KERNELS_CUDA_COMBINE_CUH_
 #define LOLA_KERNELS_CUDA_COMBINE_CUH_
@@ -35,36 +36,65 @@ LOLA_DEVICE Mix MixOf(const CombineParams& p, const SegmentEntry& segment, uint3
   return mix;
 }
 
+// What the pairs of a row have given: spans in order, each the fold of its sections.
+struct PairTotals {
+  float weight = 0, sum = 0;
+  Fold span;
+  float span_sum = 0;
+
+  LOLA_DEVICE void Close(float top) {
+    if (span.top != -INFINITY) {
+      const float scale = expf(span.top - top);
+      weight = fmaf(scale, span.weight, weight);
+      sum = fmaf(scale, span_sum, sum);
+    }
+    span = Fold{};
+    span_sum = 0;
+  }
+  LOLA_DEVICE void Add(const float* part, float value) {
+    if (part[0] == -INFINITY) return;
+    float scale[2];
+    span.Add(part[0], part[1], scale);
+    span_sum = Fold::Sum(scale, span_sum, value);
+  }
+};
+
 // Grid: rows of the wave, query heads. One thread per dimension (rounded up to a warp).
 template <typename Out>
 LOLA_KERNEL CombineKernel(CombineParams p, const uint32_t* row_index, Out* out) {
   const uint32_t d = p.shape.head_dim, head = BlockY(), row = row_index[BlockX()];
   const SegmentEntry segment = p.segments[p.rows[row].segment];
   const Mix mix = MixOf(p, segment, head);
-  const uint32_t pairs = p.sections.cache + p.sections.window;
-  const uint32_t all = pairs + p.sections.linear;
+  const uint32_t cache = p.sections.cache, pairs = cache + p.sections.window;
+  const uint32_t all = pairs + p.sections.linear, each = ChunkSections(*segment.plan);
+  const uint32_t span = p.spans != 0 ? 1 : kSpanSections;  // parts of a span
   const float* parts =
       p.partials + (size_t(row) * p.shape.query_heads + head) * all * PartialFloats(d);
   float top = mix.shifted ? 0.0f : -INFINITY;
   for (uint32_t i = 0; i < pairs; ++i) top = fmaxf(top, parts[i * PartialFloats(d)]);
-  const uint32_t dim = ThreadX();
-  float pair_weight = 0, pair_sum = 0, mass = 0, recalled = 0;
+  const uint32_t dim = ThreadX(), place = 2 + (dim < d ? dim : 0);
+  PairTotals totals;
   for (uint32_t i = 0; i < pairs; ++i) {
+    const uint32_t inside = i < cache ? i : (i - cache) % each;
+    if (p.spans != 0 || inside % span == 0) totals.Close(top);
     const float* part = parts + i * PartialFloats(d);
-    if (part[0] == -INFINITY) continue;
-    const float scale = expf(part[0] - top);
-    pair_weight = fmaf(scale, part[1], pair_weight);
-    if (dim < d) pair_sum = fmaf(scale, part[2 + dim], pair_sum);
+    totals.Add(part, part[place]);
   }
+  totals.Close(top);
+  float mass = 0, recalled = 0, span_mass = 0, span_recalled = 0;
   for (uint32_t i = pairs; i < all && !mix.plain; ++i) {
     const float* part = parts + i * PartialFloats(d);
-    mass += part[1];
-    if (dim < d) recalled += part[2 + dim];
+    span_mass += part[1];
+    span_recalled += part[place];
+    if ((i - pairs + 1) % span != 0 && i + 1 < all) continue;
+    mass += span_mass;
+    recalled += span_recalled;
+    span_mass = span_recalled = 0;
   }
   const float shift = mix.shifted ? expf(-top) : 1.0f;
   const float linear = mix.linear * shift;
-  const float below = mix.softmax * pair_weight + linear * mass + mix.epsilon * shift;
-  const float y = (mix.softmax * pair_sum + linear * recalled) / below;
+  const float below = mix.softmax * totals.weight + linear * mass + mix.epsilon * shift;
+  const float y = (mix.softmax * totals.sum + linear * recalled) / below;
   if (dim == 0) {
     float* share = p.shares + (size_t(row) * p.shape.query_heads + head) * 2;
     share[0] = top;

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <thread>
 
 #include "kernels/cuda/cuda_gemm.h"
 #include "kernels/cuda/plugin.h"
@@ -89,9 +90,12 @@ class CudaBase : public Device {
   bool BeginRecording() override {
     if (!Ready()) return false;
     recording_broken_ = false;
-    recording_ = cudaStreamBeginCapture(compute(), cudaStreamCaptureModeThreadLocal) == cudaSuccess;
-    if (!recording_) cudaGetLastError();
-    return recording_;
+    if (cudaStreamBeginCapture(compute(), cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
+      cudaGetLastError();
+      return false;
+    }
+    recorder_.store(std::this_thread::get_id());
+    return true;
   }
   GraphId EndRecording() override;
   void Replay(GraphId graph) override {
@@ -122,9 +126,11 @@ class CudaBase : public Device {
   // opened. Costs nothing when it is current already.
   void MakeCurrent() const { cudaSetDevice(index_); }
   cudaStream_t Stream(Queue queue) const { return queues_[queue == Queue::kCompute ? 0 : 1]; }
-  // While recording nothing runs, so nothing is wrong with the device: the recording is.
+  bool Recording() const { return recorder_.load() == std::this_thread::get_id(); }
+  // What the recording thread enqueues does not run, so nothing is wrong with the device: the
+  // recording is. Other threads wait for real work meanwhile.
   void Fail(const std::string& what) {
-    if (recording_) {
+    if (Recording()) {
       recording_broken_ = true;
       return;
     }
@@ -157,7 +163,8 @@ class CudaBase : public Device {
   CudaGemm gemm_;
   std::map<GraphId, cudaGraphExec_t> graphs_;
   GraphId last_graph_ = 0;
-  bool recording_ = false, recording_broken_ = false;
+  bool recording_broken_ = false;            // of the recording thread
+  std::atomic<std::thread::id> recorder_{};  // none: nobody records
   std::atomic<bool> failed_{false};
   mutable std::mutex mu_;
   std::string error_;                  // guarded by mu_
@@ -230,6 +237,7 @@ void CudaBase::WaitFor(Queue queue, Mark mark) {
 bool CudaBase::Done(Mark mark) {
   const SharedEvent event = EventOf(mark);
   if (event == nullptr) return true;
+  MakeCurrent();  // or a thread that never chose would wake up the first device
   const cudaError_t status = cudaEventQuery(event.get());
   if (status == cudaErrorNotReady) return false;
   Check(status, "query");
@@ -238,13 +246,14 @@ bool CudaBase::Done(Mark mark) {
 
 void CudaBase::WaitOnHost(Mark mark) {
   if (const SharedEvent event = EventOf(mark)) {
+    MakeCurrent();
     Check(cudaEventSynchronize(event.get()), "device");
   }
 }
 
 GraphId CudaBase::EndRecording() {
-  if (!recording_) return 0;
-  recording_ = false;
+  if (!Recording()) return 0;
+  recorder_.store(std::thread::id());
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t ready = nullptr;
   // Always ended, or the queue would stay in capture.

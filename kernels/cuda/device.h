@@ -34,27 +34,28 @@ struct DeviceInfo {
 enum class Queue : uint8_t { kCompute, kCopy };
 
 // Type of weights and of the activations that meet them; activations of int8 weights are float32.
-enum class MatrixType : uint8_t { kFloat32, kBFloat16, kInt8 };
+enum class MatrixType : uint8_t { kFloat32, kBFloat16, kInt8, kFloat8 };
 constexpr size_t MatrixBytes(MatrixType type) {
   return type == MatrixType::kFloat32 ? 4 : type == MatrixType::kBFloat16 ? 2 : 1;
 }
-// Bytes from row to row of a matrix: int8 rows are filled up with zeros to whole groups.
+// Bytes from row to row of a matrix: rows of bytes are filled up with zeros to whole groups.
 constexpr size_t MatrixRowBytes(MatrixType type, size_t in) {
-  return type == MatrixType::kInt8 ? size_t{Int8Groups(in)} * kInt8GroupInputs
-                                   : in * MatrixBytes(type);
+  return MatrixBytes(type) == 1 ? size_t{WeightGroups(in)} * kGroupInputs : in * MatrixBytes(type);
 }
 // Working memory of products with int8 weights.
 constexpr size_t QuantizedBytes(size_t rows, size_t in) {
-  return rows * Int8Groups(in) * (kInt8GroupInputs + sizeof(float));
+  return rows * WeightGroups(in) * (kGroupInputs + sizeof(float));
 }
 
-// output[rows, out] (+)= input[rows, in] weights[out, in]^T; sums in float32. int8: the input is
-// quantised too, and results are those of kernels/gemm/gemm.h to the bit, whatever the number of
-// rows.
+// output[rows, out] (+)= input[rows, in] weights[out, in]^T; sums in float32. The input has the
+// type of the weights, but for:
+//   int8: it is float32 and quantised too; results are those of kernels/gemm/gemm.h to the bit.
+//   float8: it is bfloat16; weights are 8-bit floats times their output's scale.
+// Both have the same bits whatever the number of rows.
 struct GemmCall {
   MatrixType type = MatrixType::kBFloat16;
   const void* weights = nullptr;
-  const float* scales = nullptr;  // [out], int8 only
+  const float* scales = nullptr;  // [out], int8 and float8 only
   void* work = nullptr;           // QuantizedBytes(rows, in), int8 only
   const void* input = nullptr;
   float* output = nullptr;
@@ -113,7 +114,7 @@ class Device {
 
   // Operations, all on the compute queue.
   virtual void Gemm(const GemmCall& call) = 0;
-  // `scales`: of the table's rows, int8 only.
+  // `scales`: of the table's rows, int8 and float8 only.
   virtual void Embed(const Row* rows, size_t count, const void* table, const float* scales,
                      MatrixType type, uint32_t hidden, float* x) = 0;
   virtual void Norm(const NormCall& call) = 0;

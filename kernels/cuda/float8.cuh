@@ -21,6 +21,16 @@ LOLA_DEVICE float ToFloat(Fp8 value) {
   return BitsToFloat(FloatBits(size) | sign);
 }
 
+// Two neighbours, the lower one in the low byte, as a word of two bfloat16, which hold them
+// exactly: exponent and fraction in place, then a power of two takes the difference of the biases.
+// Subnormal floats must not be flushed to zero (nvcc's default).
+LOLA_DEVICE uint32_t ToBf16Pair(uint32_t bytes) {
+  const float low = BitsToFloat((bytes & 0x7fu) << 20) * 0x1p120f;
+  const float high = BitsToFloat((bytes & 0x7f00u) << 12) * 0x1p120f;
+  const uint32_t signs = (bytes & 0x80u) << 8 | (bytes & 0x8000u) << 16;
+  return FloatBits(low) >> 16 | (FloatBits(high) & 0xffff0000u) | signs;
+}
+
 // REQUIRES: |value| <= 464.
 LOLA_DEVICE Fp8 ToFp8(float value) {
   const uint32_t bits = FloatBits(value);

@@ -66,11 +66,7 @@ LOLA_DEVICE void LoadPairs(const Fp8* from, uint32_t (&hi)[W / 2], uint32_t (&)[
   uint32_t words[(W + 3) / 4];
   LoadWords<W>(from, words);
   LOLA_UNROLL
-  for (unsigned i = 0; i < W / 2; ++i) {
-    const uint32_t bytes = words[i / 2] >> (i % 2 * 16);
-    const uint32_t low = FloatBits(ToFloat(Fp8{uint8_t(bytes)}));
-    hi[i] = low >> 16 | FloatBits(ToFloat(Fp8{uint8_t(bytes >> 8)}));
-  }
+  for (unsigned i = 0; i < W / 2; ++i) hi[i] = ToBf16Pair(words[i / 2] >> (i % 2 * 16));
 }
 template <unsigned W>
 LOLA_DEVICE void LoadPairs(const float* from, uint32_t (&hi)[W / 2], uint32_t (&lo)[W / 2]) {

@@ -25,7 +25,7 @@ LOLA_DEVICE uint32_t WarpMaxBits(uint32_t value) {
 // One warp quantises one group of one row: step = m / 127, p = round(x (127 / m)), m = max |x|.
 // Grid: rows, blocks of four groups. `input` is [rows, in]; groups behind its end hold zeros.
 LOLA_KERNEL LOLA_BOUNDS(kInt8Threads) QuantizeKernel(Int8Params p) {
-  const uint32_t groups = Int8Groups(p.in), lane = ThreadX() % kWarpThreads;
+  const uint32_t groups = WeightGroups(p.in), lane = ThreadX() % kWarpThreads;
   const uint32_t group = BlockY() * (kInt8Threads / kWarpThreads) + ThreadX() / kWarpThreads;
   if (group >= groups) return;
   const float* row = p.input + size_t(BlockX()) * p.in;
@@ -33,7 +33,7 @@ LOLA_KERNEL LOLA_BOUNDS(kInt8Threads) QuantizeKernel(Int8Params p) {
   uint32_t largest = 0;
   LOLA_UNROLL
   for (unsigned i = 0; i < 2; ++i) {
-    const uint32_t at = group * kInt8GroupInputs + 2 * lane + i;
+    const uint32_t at = group * kGroupInputs + 2 * lane + i;
     x[i] = at < p.in ? row[at] : 0.0f;
     const uint32_t bits = FloatBits(x[i]) & 0x7fffffffu;
     largest = bits > largest ? bits : largest;
@@ -50,7 +50,7 @@ LOLA_KERNEL LOLA_BOUNDS(kInt8Threads) QuantizeKernel(Int8Params p) {
     packed = uint16_t(packed | (whole & 0xffu) << (8 * i));
   }
   const size_t at = size_t(BlockX()) * groups + group;
-  reinterpret_cast<uint16_t*>(p.quantized)[at * (kInt8GroupInputs / 2) + lane] = packed;
+  reinterpret_cast<uint16_t*>(p.quantized)[at * (kGroupInputs / 2) + lane] = packed;
   if (lane == 0) p.steps[at] = !finite ? size : zero ? 0.0f : size / 127.0f;
 }
 
@@ -58,7 +58,7 @@ LOLA_KERNEL LOLA_BOUNDS(kInt8Threads) QuantizeKernel(Int8Params p) {
 LOLA_DEVICE Vec16 GroupBytes(const int8_t* data, size_t row, size_t rows, size_t stride,
                              uint32_t group) {
   if (row >= rows) return {{0, 0, 0, 0}};
-  return Load16(data + row * stride + size_t(group) * kInt8GroupInputs + ThreadX() % 4 * 16);
+  return Load16(data + row * stride + size_t(group) * kGroupInputs + ThreadX() % 4 * 16);
 }
 
 // Both operands give lane t of a group bytes 16 t .. 16 t + 15 as two steps of 32: the same order
@@ -66,7 +66,7 @@ LOLA_DEVICE Vec16 GroupBytes(const int8_t* data, size_t row, size_t rows, size_t
 template <unsigned NT>
 LOLA_KERNEL LOLA_BOUNDS(kInt8Threads) Int8GemmKernel(Int8Params p) {
   constexpr unsigned kAhead = NT == 1 ? 4 : 1;  // groups whose weights are under way together
-  const uint32_t groups = Int8Groups(p.in), stride = groups * kInt8GroupInputs;
+  const uint32_t groups = WeightGroups(p.in), stride = groups * kGroupInputs;
   const unsigned g = ThreadX() % kWarpThreads / 4, t = ThreadX() % 4;
   const size_t output = BlockX() * kInt8Outputs + ThreadX() / kWarpThreads * 16 + g;
   const size_t first_row = BlockY() * NT * 8;

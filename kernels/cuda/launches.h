@@ -9,6 +9,7 @@
 #include "kernels/cuda/combine.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/event.cuh"
+#include "kernels/cuda/float8_gemm.cuh"
 #include "kernels/cuda/int8_gemm.cuh"
 #include "kernels/cuda/mass.cuh"
 #include "kernels/cuda/redundancy.cuh"
@@ -23,6 +24,11 @@
 
 namespace lola::cuda {
 
+static_assert(SelectSharedBytes(kEventPairsMax) <= kSharedBytesMax);
+static_assert(AttendMemory<kHeadDimMax, kTileRows / kColumns>::Bytes() <= kSharedBytesMax);
+static_assert(ScoreSharedBytes(kFewPairs, kHeadDimMax, kFeatureDimMax) <= kSharedBytesMax);
+static_assert(ManySharedBytes() <= kSharedBytesMax && FewSharedBytes(4) <= kSharedBytesMax);
+
 // Kernel launches of a device; the memory and queue half is left to `Base`, which is a Device and
 // has `bool Ready()`: false after a failure, and `void Launched()`: called after every launch.
 template <typename Base>
@@ -30,16 +36,19 @@ class KernelLaunches : public Base {
  public:
   using Base::Base;
 
+  // Bounds between kernels are powers of two: a recording, which has that many rows, runs the
+  // kernels that the step before it has loaded.
   void Gemm(const GemmCall& call) override {
-    if (call.type != MatrixType::kInt8) return Base::Gemm(call);
     if (!Start(call.rows)) return;
+    if (call.type == MatrixType::kFloat8) return Float8Gemm(call);
+    if (call.type != MatrixType::kInt8) return Base::Gemm(call);
     int8_t* quantized = static_cast<int8_t*>(call.work);
-    const uint32_t groups = Int8Groups(call.in);
+    const uint32_t groups = WeightGroups(call.in);
     const Int8Params p{static_cast<const int8_t*>(call.weights),
                        call.scales,
                        static_cast<const float*>(call.input),
                        quantized,
-                       reinterpret_cast<float*>(quantized + call.rows * groups * kInt8GroupInputs),
+                       reinterpret_cast<float*>(quantized + call.rows * groups * kGroupInputs),
                        call.output,
                        call.rows,
                        call.out,
@@ -63,6 +72,9 @@ class KernelLaunches : public Base {
     if (type == MatrixType::kInt8) {
       LOLA_LAUNCH(EmbedInt8Kernel, Grid(count), kRowThreads, 0, rows,
                   static_cast<const int8_t*>(table), scales, hidden, x);
+    } else if (type == MatrixType::kFloat8) {
+      LOLA_LAUNCH(EmbedFloat8Kernel, Grid(count), kRowThreads, 0, rows,
+                  static_cast<const Fp8*>(table), scales, hidden, x);
     } else if (type == MatrixType::kFloat32) {
       LOLA_LAUNCH(EmbedKernel<float>, Grid(count), kRowThreads, 0, rows,
                   static_cast<const float*>(table), hidden, x);
@@ -187,6 +199,8 @@ class KernelLaunches : public Base {
                                    static_cast<unsigned>(z)};
   }
 
+  static size_t Blocks(size_t n, size_t each) { return (n + each - 1) / each; }
+
   template <unsigned NT>
   void Int8Of(const Int8Params& p) {
     LOLA_LAUNCH(Int8GemmKernel<NT>,
@@ -195,14 +209,38 @@ class KernelLaunches : public Base {
     this->Launched();
   }
 
+  void Float8Gemm(const GemmCall& call) {
+    const Float8Params p{static_cast<const Fp8*>(call.weights),
+                         call.scales,
+                         static_cast<const Bf16*>(call.input),
+                         call.output,
+                         call.rows,
+                         call.out,
+                         static_cast<uint32_t>(call.in),
+                         call.accumulate ? 1u : 0u};
+    const size_t few = Blocks(p.out, kFewOutputs);
+    if (p.rows <= 8) {
+      LOLA_LAUNCH(Float8FewKernel<1>, Grid(few), kFloat8Threads, FewSharedBytes(1), p);
+    } else if (p.rows <= 64) {
+      LOLA_LAUNCH(Float8FewKernel<4>, Grid(few, Blocks(p.rows, 32)), kFloat8Threads,
+                  FewSharedBytes(4), p);
+    } else {
+      LOLA_LAUNCH(Float8ManyKernel, Grid(Blocks(p.rows, kManyRows), Blocks(p.out, kManyOutputs)),
+                  kFloat8Threads, ManySharedBytes(), p);
+    }
+    this->Launched();
+  }
+
   template <unsigned D>
   void AttendOf(const AttendParams& p, size_t tiles, bool single) {
     constexpr unsigned kMany = kTileRows / kColumns;
-    const auto grid = Grid(tiles, UnitsOf(p, single ? 1 : kMany));
+    LOLA_CHECK_EQ(p.tile_count, tiles);
+    const auto grid = Grid(tiles * UnitsOf(p, single ? 1 : kMany));
     if (single) {
-      LOLA_LAUNCH((AttendKernel<D, 1>), grid, kAttendThreads, AttendSharedBytes(1, D), p);
+      LOLA_LAUNCH((AttendKernel<D, 1>), grid, kAttendThreads, (AttendMemory<D, 1>::Bytes()), p);
     } else {
-      LOLA_LAUNCH((AttendKernel<D, kMany>), grid, kAttendThreads, AttendSharedBytes(kMany, D), p);
+      LOLA_LAUNCH((AttendKernel<D, kMany>), grid, kAttendThreads, (AttendMemory<D, kMany>::Bytes()),
+                  p);
     }
     this->Launched();
   }
@@ -212,31 +250,40 @@ class KernelLaunches : public Base {
     const auto grid = Grid(tiles, p.shape.query_heads, p.sections.cache + p.sections.window);
     constexpr unsigned kMany = kTileRows / kColumns;
     if (single) {
-      LOLA_LAUNCH((MassKernel<D, 1>), grid, kAttendThreads, AttendSharedBytes(1, D), p);
+      LOLA_LAUNCH((MassKernel<D, 1>), grid, kAttendThreads, (AttendMemory<D, 1>::Bytes()), p);
     } else {
-      LOLA_LAUNCH((MassKernel<D, kMany>), grid, kAttendThreads, AttendSharedBytes(kMany, D), p);
+      LOLA_LAUNCH((MassKernel<D, kMany>), grid, kAttendThreads, (AttendMemory<D, kMany>::Bytes()),
+                  p);
     }
     this->Launched();
   }
 
   template <unsigned D>
   void EventsOf(const EventParams& p, size_t events) {
+    if (ScoreSharedBytes(kManyPairs, D, p.shape.feature_dim) <= kSharedBytesMax) {
+      EventsBy<D, kManyPairs>(p, events);
+    } else {
+      EventsBy<D, kFewPairs>(p, events);
+    }
+  }
+  template <unsigned D, unsigned PAIRS>
+  void EventsBy(const EventParams& p, size_t events) {
     const uint32_t features = p.shape.feature_dim, heads = p.shape.query_heads;
-    const auto tiles = [](uint32_t n, uint32_t each) { return (n + each - 1) / each; };
-    const auto pairs = Grid(events, heads, tiles(p.sizes.pairs_max, kEventPairs));
+    const auto pairs = Grid(events, heads, Blocks(p.sizes.pairs_max, PAIRS));
     const auto sections = Grid(events, heads, features / kSectionFeatures);
-    const size_t panel = KeyPanelBytes(D, features);
+    constexpr unsigned kThreads = EventBlockThreads(PAIRS);
+    const size_t panel = KeyPanelBytes(PAIRS, D, features);
     if (p.sizes.trial != 0) {
-      LOLA_LAUNCH(FeaturesKernel, pairs, kEventThreads, panel, p, 1);
+      LOLA_LAUNCH(FeaturesKernel<PAIRS>, pairs, kThreads, panel, p, 1);
       LOLA_LAUNCH(TrialKernel, sections, kEventThreads, AbsorbSharedBytes(), p);
     }
-    LOLA_LAUNCH(ScoreKernel<D>, pairs, kEventThreads, ScoreSharedBytes(D, features), p);
-    LOLA_LAUNCH(RedundancyKernel<D>, Grid(events, heads, tiles(p.sizes.pairs_max, kRowsOfBlock)),
+    LOLA_LAUNCH((ScoreKernel<D, PAIRS>), pairs, kThreads, ScoreSharedBytes(PAIRS, D, features), p);
+    LOLA_LAUNCH(RedundancyKernel<D>, Grid(events, heads, Blocks(p.sizes.pairs_max, kRowsOfBlock)),
                 kEventThreads, 0, p);
     LOLA_LAUNCH(SelectKernel, Grid(events, heads), kSelectThreads,
                 SelectSharedBytes(p.sizes.pairs_max), p);
-    LOLA_LAUNCH(FeaturesKernel, Grid(events, heads, tiles(p.sizes.drops_max, kEventPairs)),
-                kEventThreads, panel, p, 0);
+    LOLA_LAUNCH(FeaturesKernel<PAIRS>, Grid(events, heads, Blocks(p.sizes.drops_max, PAIRS)),
+                kThreads, panel, p, 0);
     LOLA_LAUNCH(AbsorbKernel, sections, kEventThreads, AbsorbSharedBytes(), p);
     LOLA_LAUNCH(MoveKernel, Grid(events, heads), kEventThreads, 0, p);
     LOLA_LAUNCH(ClearKernel, Grid(events, p.shape.kv_heads), kEventThreads, 0, p);

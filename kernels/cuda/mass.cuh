@@ -15,10 +15,11 @@ namespace lola::cuda {
 template <typename T, unsigned D, unsigned NT>
 LOLA_DEVICE void AddMasses(const AttendParams& p, const Tile& tile, const PairSection& s,
                            const Columns& columns, float* mass) {
-  float* halves = PutQueries<D, NT>(p, s, columns);
+  float* halves = AttendMemory<D, NT>::Halves();
+  PutQueries<D, NT>(p, s, columns);
   SyncThreads();
-  SectionLogits<T, D, NT>(s, QueryPanel<D, NT>(), (columns.count + kColumns - 1) / kColumns,
-                          p.scale, halves);
+  SectionLogits<T, D, NT>(s, AttendMemory<D, NT>::Queries(),
+                          (columns.count + kColumns - 1) / kColumns, p.scale, halves);
   const uint32_t pair = ThreadX();
   float sum = pair < kSectionPairs ? mass[pair] : 0.0f;
   for (uint32_t column = 0; column < columns.count && pair < kSectionPairs; ++column) {
@@ -31,7 +32,8 @@ LOLA_DEVICE void AddMasses(const AttendParams& p, const Tile& tile, const PairSe
   if (pair < kSectionPairs && pair < s.pairs) mass[pair] = sum;
 }
 
-// Grid: tiles (the first of a stream works), query heads, sections of pairs (cache, window).
+// Grid: tiles (the first of a stream works), query heads, sections of pairs (cache, window);
+// AttendParams::sections counts sections here, not spans.
 template <unsigned D, unsigned NT>
 LOLA_KERNEL LOLA_BOUNDS(kAttendThreads) MassKernel(AttendParams p) {
   const uint32_t head = BlockY(), section = BlockZ(), segment_index = p.tiles[BlockX()].segment;

@@ -11,7 +11,8 @@
 //     a[0], a[1] = (g, 4t..), (g + 8, 4t..)   a[2], a[3] = the same with 4t + 16
 //     b[0], b[1] = (4t.., g), (4t + 16.., g)
 //
-// All 32 lanes take part. An element of d depends on its row of a, its column of b and its old
+// All 32 lanes take part: the instructions are volatile, so that none is moved into a branch that
+// only some lanes take. An element of d depends on its row of a, its column of b and its old
 // value alone, by one rule whatever its place in the tile: P2 on a device rests on that, and
 // tests/gpu checks it on the hardware. Products of bfloat16 are exact; how the 16 are added is the
 // hardware's (about float32), and the emulation adds them in float64 and rounds once. int8 is exact
@@ -26,13 +27,15 @@ namespace lola::cuda {
 #ifdef __CUDACC__
 
 LOLA_DEVICE void MmaBf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 LOLA_DEVICE void MmaInt8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));

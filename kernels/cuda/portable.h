@@ -17,6 +17,8 @@
 #define LOLA_DEVICE __device__ __forceinline__
 #define LOLA_KERNEL __global__ void
 #define LOLA_BOUNDS(threads) __launch_bounds__(threads)
+// So many blocks on a multiprocessor at least: keeps registers down.
+#define LOLA_BOUNDS_BLOCKS(threads, blocks) __launch_bounds__(threads, blocks)
 #define LOLA_UNROLL _Pragma("unroll")
 
 namespace lola::cuda {
@@ -53,6 +55,9 @@ LOLA_DEVICE void Load8Bytes(const void* from, uint32_t& a, uint32_t& b) {
   a = v.x;
   b = v.y;
 }
+LOLA_DEVICE void Store8Bytes(void* to, uint32_t a, uint32_t b) {
+  *static_cast<uint2*>(to) = make_uint2(a, b);
+}
 LOLA_DEVICE void StorePair(float* to, float a, float b) {
   *reinterpret_cast<float2*>(to) = make_float2(a, b);
 }
@@ -74,6 +79,7 @@ LOLA_DEVICE void AtomicAdd(unsigned long long* to, unsigned long long value) {
 #define LOLA_DEVICE inline
 #define LOLA_KERNEL inline void
 #define LOLA_BOUNDS(threads)
+#define LOLA_BOUNDS_BLOCKS(threads, blocks)
 #define LOLA_UNROLL
 
 namespace lola::cuda {
@@ -107,10 +113,14 @@ inline Vec16 Load16(const void* from) {
   std::memcpy(&v, from, sizeof(v));
   return v;
 }
-// 8-byte aligned, both of these.
+// 8-byte aligned, these three.
 inline void Load8Bytes(const void* from, uint32_t& a, uint32_t& b) {
   std::memcpy(&a, from, 4);
   std::memcpy(&b, static_cast<const unsigned char*>(from) + 4, 4);
+}
+inline void Store8Bytes(void* to, uint32_t a, uint32_t b) {
+  std::memcpy(to, &a, 4);
+  std::memcpy(static_cast<unsigned char*>(to) + 4, &b, 4);
 }
 inline void StorePair(float* to, float a, float b) {
   to[0] = a;
@@ -125,6 +135,7 @@ inline void AtomicAdd(unsigned long long* to, unsigned long long value) { *to +=
 namespace lola::cuda {
 
 constexpr unsigned kWarpThreads = 32;
+constexpr size_t kSharedBytesMax = 48 * 1024;  // of a block, without asking for more
 
 // bfloat16 as stored; rounding to nearest even, as on the CPU.
 struct Bf16 {

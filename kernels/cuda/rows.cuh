@@ -24,9 +24,19 @@ LOLA_KERNEL EmbedKernel(const Row* rows, const W* embedding, uint32_t hidden, fl
 LOLA_KERNEL EmbedInt8Kernel(const Row* rows, const int8_t* table, const float* scales,
                             uint32_t hidden, float* x) {
   const size_t token = size_t(rows[BlockX()].token);
-  const int8_t* from = table + token * Int8Groups(hidden) * kInt8GroupInputs;
+  const int8_t* from = table + token * WeightGroups(hidden) * kGroupInputs;
   float* to = x + size_t(BlockX()) * hidden;
   for (uint32_t i = ThreadX(); i < hidden; i += BlockSize()) to[i] = float(from[i]) * scales[token];
+}
+
+// The same from a float8 table; scales are powers of two.
+LOLA_KERNEL EmbedFloat8Kernel(const Row* rows, const Fp8* table, const float* scales,
+                              uint32_t hidden, float* x) {
+  const size_t token = size_t(rows[BlockX()].token);
+  const Fp8* from = table + token * WeightGroups(hidden) * kGroupInputs;
+  float* to = x + size_t(BlockX()) * hidden;
+  for (uint32_t i = ThreadX(); i < hidden; i += BlockSize())
+    to[i] = ToFloat(from[i]) * scales[token];
 }
 
 // out[i] = RMSNorm(x[pick[i]]) * weight; pick null = every row. Grid: rows.

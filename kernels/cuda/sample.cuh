@@ -51,40 +51,58 @@ struct Tally {
   double count;
 };
 
-// Weight (when asked: it is most of the cost) and number of tokens whose key is above `key`, or
-// equal to it when asked.
-LOLA_DEVICE Tally Above(const Candidates& c, uint32_t key, bool equal, double* scratch,
-                        bool weighted = true) {
+// Weight and number of tokens whose key is above `key`, or equal to it when asked.
+LOLA_DEVICE Tally Above(const Candidates& c, uint32_t key, bool equal, double* scratch) {
   double weight = 0, count = 0;
   for (uint32_t id = ThreadX(); id < c.vocab; id += BlockSize()) {
     const uint32_t own = OrderedBits(c.logits[id]);
     if (own < key || (own == key && !equal)) continue;
-    if (weighted) weight += c.Weight(id);
+    weight += c.Weight(id);
     count += 1;
   }
-  if (weighted) weight = BlockSumDouble(weight, scratch);
+  weight = BlockSumDouble(weight, scratch);
   return {weight, BlockSumDouble(count, scratch)};
 }
 
-// Largest key with at least `share` weight, or `number` tokens, at or above it.
+// Largest key with at least `wanted` weight, or number of tokens, at or above it. A pass over the
+// logits tries seven keys, so that eleven passes do.
 LOLA_DEVICE uint32_t FindKey(const Candidates& c, bool by_weight, double wanted, double* scratch) {
-  uint32_t low = 0, high = 0xffffffffu;  // `low` always holds enough
+  constexpr int kKeys = 7;
+  uint32_t low = 0, high = 0xffffffffu;  // `low` always holds enough, above `high` nothing does
   while (low < high) {
-    const uint32_t middle = low + (high - low) / 2 + 1;
-    const Tally tally = Above(c, middle, true, scratch, by_weight);
-    if ((by_weight ? tally.weight : tally.count) >= wanted) {
-      low = middle;
-    } else {
-      high = middle - 1;
+    const uint64_t step = (uint64_t(high) - low + kKeys) / (kKeys + 1);
+    double held[kKeys] = {};  // at or above low + (k + 1) step
+    for (uint32_t id = ThreadX(); id < c.vocab; id += BlockSize()) {
+      const uint32_t own = OrderedBits(c.logits[id]);
+      if (own < low + step) continue;
+      const double add = by_weight ? c.Weight(id) : 1.0;
+      LOLA_UNROLL
+      for (int k = 0; k < kKeys; ++k) held[k] += own >= low + step * (k + 1) ? add : 0.0;
     }
+    uint64_t found = 0;
+    LOLA_UNROLL
+    for (int k = kKeys - 1; k >= 0; --k) {
+      if (found > 0 || low + step * (k + 1) > high) continue;
+      if (BlockSumDouble(held[k], scratch) >= wanted) found = k + 1;
+    }
+    const uint64_t last = low + step * (found + 1) - 1;
+    if (found < kKeys && last < high) high = uint32_t(last);
+    low += uint32_t(step * found);
   }
   return low;
 }
 
-// True when token `id` is among the candidates; `ties_before` counts equal keys with lower ids.
-LOLA_DEVICE uint32_t TiesBefore(const Candidates& c, uint32_t id) {
-  uint32_t before = 0;
-  for (uint32_t other = 0; other < id; ++other) before += OrderedBits(c.logits[other]) == c.key;
+// How many tokens with the candidates' key lie in the pieces of lower threads; a thread's piece is
+// ids begin to end. `scratch`: BlockSize() doubles, free again on return.
+LOLA_DEVICE uint32_t TiesBefore(const Candidates& c, uint32_t begin, uint32_t end,
+                                double* scratch) {
+  uint32_t* counts = reinterpret_cast<uint32_t*>(scratch);
+  uint32_t own = 0, before = 0;
+  for (uint32_t id = begin; id < end; ++id) own += OrderedBits(c.logits[id]) == c.key;
+  counts[ThreadX()] = own;
+  SyncThreads();
+  for (unsigned i = 0; i < ThreadX(); ++i) before += counts[i];
+  SyncThreads();
   return before;
 }
 
@@ -136,7 +154,7 @@ LOLA_DEVICE int32_t Draw(const Candidates& c, double uniform, double* scratch) {
   const uint32_t each = (c.vocab + BlockSize() - 1) / BlockSize();
   const uint32_t begin = ThreadX() * each < c.vocab ? ThreadX() * each : c.vocab;
   const uint32_t end = begin + each < c.vocab ? begin + each : c.vocab;
-  const uint32_t ties_before = c.ties == 0xffffffffu ? 0 : TiesBefore(c, begin);
+  const uint32_t ties_before = c.ties == 0xffffffffu ? 0 : TiesBefore(c, begin, end, scratch);
   double own = 0;
   for (int pass = 0; pass < 2; ++pass) {
     double sum = 0;

@@ -8,16 +8,19 @@
 
 namespace lola::cuda {
 
-inline constexpr unsigned kPairsOfWarp = kEventPairs / kEventWarps;  // one tile of columns
-static_assert(kPairsOfWarp == kColumns);
+// A block takes 64 pairs where its panel fits into shared memory, else 32: every pair's numbers are
+// the same in both. A warp has one tile of columns.
+inline constexpr unsigned kPairsOfWarp = kColumns;
+inline constexpr unsigned kManyPairs = 64, kFewPairs = 32;
+constexpr unsigned EventBlockThreads(unsigned pairs) { return pairs / kPairsOfWarp * kWarpThreads; }
 
 // Keys, then what the map makes of them, then features: one panel serves all three.
-LOLA_DEVICE Panel KeyPanel(uint32_t d, uint32_t features) {
+LOLA_DEVICE Panel KeyPanel(uint32_t pairs, uint32_t d, uint32_t features) {
   return {reinterpret_cast<uint32_t*>(SharedBytes()), PanelStride(d > features ? d : features),
-          kEventPairs};
+          pairs};
 }
-constexpr size_t KeyPanelBytes(uint32_t d, uint32_t features) {
-  return PanelWords(kEventPairs, d > features ? d : features) * 4;
+constexpr size_t KeyPanelBytes(uint32_t pairs, uint32_t d, uint32_t features) {
+  return PanelWords(pairs, d > features ? d : features) * 4;
 }
 
 // z[column][j] = sum over i of key[i] map[i][j] for the warp's eight columns, in place of their
@@ -106,16 +109,17 @@ LOLA_DEVICE void PutKeys(const Panel& panel, const EventHead& e, uint32_t first,
 }
 
 // Features of pairs into working memory: of all pairs for a trial state, or of the dropped ones.
-// Grid: events, query heads, tiles of kEventPairs pairs.
-LOLA_KERNEL FeaturesKernel(EventParams p, uint32_t trial) {
+// Grid: events, query heads, tiles of PAIRS pairs.
+template <unsigned PAIRS>
+LOLA_KERNEL LOLA_BOUNDS(EventBlockThreads(PAIRS)) FeaturesKernel(EventParams p, uint32_t trial) {
   const uint32_t d = p.shape.head_dim, features = p.shape.feature_dim, f = features / 2;
   const EventHead e =
       trial != 0 ? HeadOf(p, BlockX(), BlockY()) : HeadBefore(p, BlockX(), BlockY());
   if (trial != 0 && (!e.ranks() || !AgainstTrialState(e.plan->score))) return;
-  const uint32_t all = trial != 0 ? e.pairs : e.work.counts[0], first = BlockZ() * kEventPairs;
+  const uint32_t all = trial != 0 ? e.pairs : e.work.counts[0], first = BlockZ() * PAIRS;
   if (first >= all) return;
-  const uint32_t count = all - first < kEventPairs ? all - first : kEventPairs;
-  const Panel panel = KeyPanel(d, features);
+  const uint32_t count = all - first < PAIRS ? all - first : PAIRS;
+  const Panel panel = KeyPanel(PAIRS, d, features);
   PutKeys(panel, e, first, count, trial != 0 ? nullptr : e.work.dropped + first);
   SyncThreads();
   MapKeys(panel, e.map_k, d, f);
@@ -157,9 +161,9 @@ LOLA_DEVICE ScoreState ScoreStateOf(const EventHead& e) {
 
 // Numbers of a column that all dimensions need.
 struct ColumnNumbers {
-  float mass[kEventPairs];     // what the recalled value is divided by
-  float own[kEventPairs];      // phi . phi, for scores that leave the pair itself out
-  float part[2][kEventPairs];  // squared error, by slab of dimensions
+  float mass[kManyPairs];     // what the recalled value is divided by
+  float own[kManyPairs];      // phi . phi, for scores that leave the pair itself out
+  float part[2][kManyPairs];  // squared error, by slab of dimensions
 };
 
 // Features of the warp's columns into the panel, their masses, and norms of values and keys.
@@ -235,17 +239,17 @@ LOLA_DEVICE void RecallErrors(const Panel& panel, const EventHead& e, const Scor
 }
 
 // Self-recall errors of all pairs against the state before the event, or the trial state. Grid:
-// events, query heads, tiles of kEventPairs pairs.
-template <unsigned D>
-LOLA_KERNEL LOLA_BOUNDS(kEventThreads) ScoreKernel(EventParams p) {
+// events, query heads, tiles of PAIRS pairs.
+template <unsigned D, unsigned PAIRS>
+LOLA_KERNEL LOLA_BOUNDS(EventBlockThreads(PAIRS)) ScoreKernel(EventParams p) {
   const uint32_t features = p.shape.feature_dim, f = features / 2;
   const EventHead e = HeadOf(p, BlockX(), BlockY());
-  const uint32_t first = BlockZ() * kEventPairs;
+  const uint32_t first = BlockZ() * PAIRS;
   if (!e.ranks() || first >= e.pairs) return;
-  const uint32_t count = e.pairs - first < kEventPairs ? e.pairs - first : kEventPairs;
-  const Panel panel = KeyPanel(D, features);
+  const uint32_t count = e.pairs - first < PAIRS ? e.pairs - first : PAIRS;
+  const Panel panel = KeyPanel(PAIRS, D, features);
   ColumnNumbers& numbers =
-      *reinterpret_cast<ColumnNumbers*>(SharedBytes() + KeyPanelBytes(D, features));
+      *reinterpret_cast<ColumnNumbers*>(SharedBytes() + KeyPanelBytes(PAIRS, D, features));
   const ScoreState state = ScoreStateOf(e);
   PutKeys(panel, e, first, count, nullptr);
   SyncThreads();
@@ -264,8 +268,8 @@ LOLA_KERNEL LOLA_BOUNDS(kEventThreads) ScoreKernel(EventParams p) {
     AtomicAdd(&p.counters->recall_error_sum, (unsigned long long)(error * 0x1p20f));
   }
 }
-constexpr size_t ScoreSharedBytes(uint32_t d, uint32_t features) {
-  return KeyPanelBytes(d, features) + sizeof(ColumnNumbers);
+constexpr size_t ScoreSharedBytes(uint32_t pairs, uint32_t d, uint32_t features) {
+  return KeyPanelBytes(pairs, d, features) + sizeof(ColumnNumbers);
 }
 
 }  // namespace lola::cuda

@@ -37,6 +37,24 @@ struct PairSection {
   uint64_t position;  // of the first pair, when causal
 };
 
+// Neighbouring sections that are folded before they are merged with others (attend.cuh).
+struct Span {
+  uint32_t first, count;
+};
+constexpr uint32_t ChunkSections(const Plan& plan) {
+  return ((plan.softmax != 0 ? plan.window : plan.chunk) + kSectionPairs - 1) / kSectionPairs;
+}
+// The n-th span of up to `most` window sections; a span lies in one chunk.
+LOLA_DEVICE Span WindowSpan(const Plan& plan, uint32_t n, uint32_t most) {
+  const uint32_t each = ChunkSections(plan), spans = (each + most - 1) / most;
+  const uint32_t inside = n % spans * most;
+  return {n / spans * each + inside, each - inside < most ? each - inside : most};
+}
+LOLA_DEVICE Span LinearSpan(const Shape& shape, uint32_t n, uint32_t most) {
+  const uint32_t left = shape.feature_dim / kSectionFeatures - n * most;
+  return {n * most, left < most ? left : most};
+}
+
 LOLA_DEVICE PairSection CacheSection(const AttendParams& p, const SegmentEntry& segment,
                                      uint32_t section, uint32_t head) {
   const Plan& plan = *segment.plan;
@@ -55,7 +73,7 @@ LOLA_DEVICE PairSection WindowSection(const AttendParams& p, const SegmentEntry&
                                       uint32_t section, uint32_t head, const Tile& tile) {
   const Plan& plan = *segment.plan;
   const uint32_t chunk = plan.softmax ? plan.window : plan.chunk;
-  const uint32_t per_chunk = (chunk + kSectionPairs - 1) / kSectionPairs;
+  const uint32_t per_chunk = ChunkSections(plan);
   const uint64_t current = tile.position / chunk;
   const uint64_t back = plan.softmax ? 0 : plan.window / plan.chunk;
   const uint64_t oldest = current > back ? current - back : 0;

@@ -3,6 +3,7 @@
 #ifndef LOLA_KERNELS_CUDA_SELECT_CUH_
 #define LOLA_KERNELS_CUDA_SELECT_CUH_
 
+#include "kernels/cuda/choice.cuh"
 #include "kernels/cuda/event.cuh"
 
 namespace lola::cuda {
@@ -13,49 +14,6 @@ LOLA_DEVICE float RandomScore(uint64_t position) {
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
   x ^= x >> 31;
   return float(uint32_t(x >> 40)) * 0x1p-24f;
-}
-
-// All pairs of one cache while it is decided about. Shared memory; SelectSharedBytes.
-struct Choice {
-  uint64_t* positions;
-  float* scores;
-  float* errors;
-  uint32_t* ranks;   // place in the order of preference, sinks first
-  uint32_t* order;   // the pair at each place
-  uint32_t* counts;  // of warps, and one number for all
-
-  LOLA_DEVICE bool Before(uint32_t a, uint32_t b, uint64_t sinks) const {
-    const bool a_sink = positions[a] < sinks, b_sink = positions[b] < sinks;
-    if (a_sink != b_sink) return a_sink;
-    const bool a_nan = scores[a] != scores[a], b_nan = scores[b] != scores[b];
-    if (a_nan != b_nan) return b_nan;
-    if (!a_nan && scores[a] != scores[b]) return scores[a] > scores[b];
-    return positions[a] < positions[b];
-  }
-};
-
-constexpr size_t SelectSharedBytes(uint32_t pairs_max) { return size_t(pairs_max) * 24 + 64; }
-
-LOLA_DEVICE Choice ChoiceOf(uint32_t pairs_max) {
-  Choice c{};
-  c.positions = reinterpret_cast<uint64_t*>(SharedBytes());
-  c.scores = reinterpret_cast<float*>(c.positions + pairs_max);
-  c.errors = c.scores + pairs_max;
-  c.ranks = reinterpret_cast<uint32_t*>(c.errors + pairs_max);
-  c.order = c.ranks + pairs_max;
-  c.counts = c.order + pairs_max;
-  return c;
-}
-
-// How many threads of the block say yes.
-LOLA_DEVICE uint32_t CountAll(bool mine, uint32_t* warp_counts) {
-  const uint32_t bits = Ballot(mine);
-  if (ThreadX() % kWarpThreads == 0) warp_counts[ThreadX() / kWarpThreads] = CountBits(bits);
-  SyncThreads();
-  uint32_t sum = 0;
-  for (unsigned i = 0; i < BlockSize() / kWarpThreads; ++i) sum += warp_counts[i];
-  SyncThreads();
-  return sum;
 }
 
 // Sum or maximum of a pair's errors over the heads of the cache, heads in order; a NaN stays one.
@@ -137,33 +95,33 @@ LOLA_DEVICE uint32_t KeptPairs(const EventHead& e, const Choice& c) {
 
 // Lists the dropped pairs by position, and the pairs that move with their slots: a kept pair stays
 // where it is unless the cache shrinks below it; the others take the lowest free slots in order of
-// position. Returns how many move.
-LOLA_DEVICE uint32_t ListMoves(const EventHead& e, const Choice& c, uint32_t keep) {
-  const auto stays = [&](uint32_t i) { return c.ranks[i] < keep && i < e.cached && i < keep; };
-  uint32_t moves = 0;
+// position.
+struct Moves {
+  uint32_t moved, displaced;  // displaced: dropped pairs that were cached
+};
+LOLA_DEVICE Moves ListMoves(const EventHead& e, const Choice& c, uint32_t keep) {
+  uint32_t dropped = 0, moved = 0, free = 0, displaced = 0;
   for (uint32_t begin = 0; begin < e.pairs; begin += BlockSize()) {
     const uint32_t i = begin + ThreadX();
-    const bool kept = i < e.pairs && c.ranks[i] < keep;
-    moves += CountAll(kept && !stays(i), c.counts);
-    if (i >= e.pairs || stays(i)) continue;
-    uint32_t before = 0;  // of the same kind, at lower positions
-    for (uint32_t j = 0; j < e.pairs; ++j) {
-      const bool same = kept ? c.ranks[j] < keep && !stays(j) : c.ranks[j] >= keep;
-      before += same && c.positions[j] < c.positions[i] ? 1 : 0;
-    }
-    if (!kept) {
-      e.work.dropped[before] = i;
-      continue;
-    }
-    uint32_t slot = 0;
-    for (uint32_t free = 0; slot < keep; ++slot) {
-      if (!stays(slot) && free++ == before) break;
-    }
-    e.work.moves[2 * before] = i;
-    e.work.moves[2 * before + 1] = slot;
+    const bool exists = i < e.pairs, kept = exists && c.ranks[i] < keep;
+    const bool stays = kept && i < e.cached && i < keep;
+    uint32_t before = 0;
+    displaced += CountAll(exists && !kept && i < e.cached, c.counts, before);
+    AppendAll(exists && !kept, i, c.counts, c.dropped(), dropped);
+    AppendAll(kept && !stays, i, c.counts, c.moved, moved);
+    AppendAll(i < keep && !stays, i, c.counts, c.free, free);
   }
   SyncThreads();
-  return moves;
+  for (uint32_t n = ThreadX(); n < dropped; n += BlockSize()) {
+    e.work.dropped[PlaceByPosition(e, c, c.dropped(), dropped, n)] = c.dropped()[n];
+  }
+  for (uint32_t n = ThreadX(); n < moved; n += BlockSize()) {
+    const uint32_t place = PlaceByPosition(e, c, c.moved, moved, n);
+    e.work.moves[2 * place] = c.moved[n];
+    e.work.moves[2 * place + 1] = c.free[place];
+  }
+  SyncThreads();
+  return {moved, displaced};
 }
 
 LOLA_DEVICE void WriteSlots(const EventHead& e, const Choice& c, uint32_t keep, uint32_t moves) {
@@ -227,24 +185,15 @@ LOLA_KERNEL SelectKernel(EventParams p) {
     c.scores[i] = e.lambda > 0 ? ScoreOf(e, i, c.positions[i], c.errors[i]) : 0.0f;
     broken = broken || !(fabsf(c.scores[i]) <= 3.4e38f);
   }
-  const uint32_t broken_threads = CountAll(broken, c.counts);
-  for (uint32_t i = ThreadX(); i < e.pairs; i += BlockSize()) {
-    uint32_t rank = 0;
-    for (uint32_t j = 0; j < e.pairs; ++j) rank += c.Before(j, i, e.plan->sinks) ? 1 : 0;
-    c.ranks[i] = rank;
-    c.order[rank] = i;
-  }
-  SyncThreads();
+  uint32_t before = 0;
+  const uint32_t broken_threads = CountAll(broken, c.counts, before);
+  SortPairs(c, e.pairs, e.plan->sinks);
   const uint32_t keep = KeptPairs(e, c);
-  const uint32_t moves = ListMoves(e, c, keep);
-  uint32_t displaced = 0;
-  for (uint32_t begin = 0; begin < e.cached; begin += BlockSize()) {
-    const uint32_t i = begin + ThreadX();
-    displaced += CountAll(i < e.cached && c.ranks[i] >= keep, c.counts);
-  }
-  WriteSlots(e, c, keep, moves);
+  const Moves moves = ListMoves(e, c, keep);
+  WriteSlots(e, c, keep, moves.moved);
   if (ThreadX() != 0) return;
-  Tell(p, e, {keep, e.pairs - keep, moves, keep - (e.cached - displaced), displaced});
+  Tell(p, e,
+       {keep, e.pairs - keep, moves.moved, keep - (e.cached - moves.displaced), moves.displaced});
   if (broken_threads == 0) return;
   AtomicAdd(&p.counters->nonfinite_scores, broken_threads);
   p.broken[p.events[BlockX()].segment] = 1;

@@ -14,8 +14,8 @@ namespace lola::cuda {
 inline constexpr unsigned kTileRows = 32;         // rows that share one read of keys and values
 inline constexpr unsigned kSectionPairs = 64;     // pairs of one section of attention
 inline constexpr unsigned kSectionFeatures = 32;  // features of one section of the linear part
-inline constexpr unsigned kKeyBlock = 16;    // pairs interleaved in one key block, as in records
-inline constexpr unsigned kEventPairs = 32;  // pairs one block scores
+inline constexpr unsigned kSpanSections = 4;      // sections folded into one partial result
+inline constexpr unsigned kKeyBlock = 16;  // pairs interleaved in one key block, as in records
 
 enum class CacheType : uint32_t { kFloat32 = 0, kBFloat16 = 1, kFloat8 = 2 };
 constexpr unsigned CacheBytes(CacheType type) {

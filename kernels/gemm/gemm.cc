@@ -28,7 +28,7 @@ const GemmKernels& KernelsFor(Dtype dtype) {
 
 size_t StepsFor(Dtype dtype, size_t in) {
   if (dtype == Dtype::kFloat32) return in;
-  return dtype == Dtype::kBFloat16 ? (in + 1) / 2 : (in + kInt8Group - 1) / kInt8Group;
+  return dtype == Dtype::kInt8 ? (in + kInt8Group - 1) / kInt8Group : (in + 1) / 2;
 }
 
 // One pass: at most kRowsPerPass rows, already packed.

@@ -14,9 +14,13 @@
 // where the inner sum is a whole number below 2^24, hence exact in any order, and product and sum
 // over g are rounded separately: the same bits in every instruction class.
 //
+// float8 weights: each output's row is rounded to 8-bit floats with one power of two
+// (kernels/core/float8.h). Such numbers are bfloat16 numbers too, and here they are kept and
+// multiplied as these: a CPU gains no memory by them. It is the arithmetic of devices that do.
+//
 // Any thread; the product may run on all threads of the pool. Tolerance against the double
-// reference: |error| <= 2e-7 * in * max|x||w| for float32; bfloat16 and int8 add the rounding of
-// the input, which the reference does too.
+// reference: |error| <= 2e-7 * in * max|x||w| for float32; the narrower types add the rounding
+// of the input, which the reference does too.
 #ifndef LOLA_KERNELS_GEMM_GEMM_H_
 #define LOLA_KERNELS_GEMM_GEMM_H_
 
@@ -30,8 +34,8 @@
 
 namespace lola::kernels {
 
-// Outputs per panel. A panel is contiguous: [in, 32] floats, [ceil(in / 2), 32, 2] bfloat16, or
-// [ceil(in / 64) * 16, 32, 4] bytes q + 128 followed by 32 float scales.
+// Outputs per panel. A panel is contiguous: [in, 32] floats, [ceil(in / 2), 32, 2] bfloat16 (float8
+// too), or [ceil(in / 64) * 16, 32, 4] bytes q + 128 followed by 32 float scales.
 inline constexpr size_t kPanelOutputs = 32;
 inline constexpr size_t kInt8Group = 64;
 

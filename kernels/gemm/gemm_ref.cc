@@ -10,7 +10,7 @@ namespace {
 // A row of inputs as products with weights of this type see it.
 std::vector<float> RoundInput(const float* x, size_t in, Dtype dtype) {
   std::vector<float> rounded(x, x + in);
-  if (dtype == Dtype::kBFloat16) {
+  if (dtype == Dtype::kBFloat16 || dtype == Dtype::kFloat8) {
     for (float& value : rounded) value = ToFloat(ToBFloat16(value));
   }
   for (size_t begin = 0; dtype == Dtype::kInt8 && begin < in; begin += kInt8Group) {

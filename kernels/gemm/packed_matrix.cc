@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/core/check.h"
+#include "kernels/core/float8.h"
 #include "kernels/gemm/gemm.h"
 
 namespace lola::kernels {
@@ -27,6 +28,17 @@ std::byte* AllocateAligned(size_t bytes) {
   return static_cast<std::byte*>(data);
 }
 
+// Every row of `in` values as float8 holds it.
+std::vector<float> RoundedToFloat8(std::span<const float> rows, size_t in) {
+  std::vector<float> rounded(rows.size());
+  for (size_t begin = 0; begin < rows.size(); begin += in) {
+    const int8_t exponent = RowExponent(rows.data() + begin, in);
+    const float down = RowScale(static_cast<int8_t>(-exponent)), up = RowScale(exponent);
+    for (size_t i = begin; i < begin + in; ++i) rounded[i] = ToFloat(ToFloat8(rows[i] * down)) * up;
+  }
+  return rounded;
+}
+
 }  // namespace
 
 void PackedMatrix::Free::operator()(std::byte* data) const { std::free(data); }
@@ -36,8 +48,8 @@ size_t PackedMatrix::PanelBytes(size_t in, Dtype dtype) {
     case Dtype::kFloat32:
       return in * kPanelOutputs * sizeof(float);
     case Dtype::kBFloat16:
+    case Dtype::kFloat8:  // kept as bfloat16, which holds them
       return (in + 1) / 2 * 2 * kPanelOutputs * sizeof(BFloat16);
-    case Dtype::kFloat8:  // cached rows only
     case Dtype::kInt8:
       break;
   }
@@ -86,6 +98,8 @@ void PackedMatrix::SetRows(size_t first_row, std::span<const float> rows) {
   LOLA_CHECK(rows.size() % in_ == 0 && first_row + rows.size() / in_ <= out_)
       << "rows from " << first_row << ", " << rows.size() << " values, matrix " << out_ << " x "
       << in_;
+  std::vector<float> rounded;
+  if (dtype_ == Dtype::kFloat8) rows = rounded = RoundedToFloat8(rows, in_);
   constexpr size_t kInputs = 64;  // of all lanes before the next ones: the panel's part stays near
   const size_t end = first_row + rows.size() / in_;
   for (size_t begin = first_row; begin < end;) {
@@ -125,7 +139,7 @@ void PackedMatrix::CopyRow(size_t output, float* row) const {
   for (size_t i = 0; i < in_; ++i) {
     if (dtype_ == Dtype::kFloat32) {
       row[i] = reinterpret_cast<const float*>(data)[i * kPanelOutputs + lane];
-    } else if (dtype_ == Dtype::kBFloat16) {
+    } else if (dtype_ != Dtype::kInt8) {
       row[i] = ToFloat(
           reinterpret_cast<const BFloat16*>(data)[(i / 2 * kPanelOutputs + lane) * 2 + i % 2]);
     } else {

@@ -87,7 +87,7 @@ void RegisterEval(rpc::OptionSet& set, EvalFlags* flags) {
   eval.Add("model", &flags->model, "model folder, run in this process; empty: the endpoint");
   eval.Add("tokenizer", &flags->tokenizer,
            "folder with the tokenizer the endpoint's model has; empty: single bytes");
-  eval.Add("dtype", &flags->dtype, "weights in this process: float32, bfloat16 or int8");
+  eval.Add("dtype", &flags->dtype, "weights in this process: float32, bfloat16, float8 or int8");
   eval.Add("threads", &flags->threads, "threads in this process");
   eval.Add("streams", &flags->streams, "texts side by side, in each thread or at the endpoint");
   eval.Add("out", &flags->out,

@@ -55,9 +55,10 @@ std::unique_ptr<Model::Impl> Assemble(ModelConfig config, const LayerRange& laye
 absl::StatusOr<WeightDtype> ParseWeightDtype(std::string_view text) {
   if (text == "float32") return WeightDtype::kFloat32;
   if (text == "bfloat16") return WeightDtype::kBFloat16;
+  if (text == "float8") return WeightDtype::kFloat8;
   if (text == "int8") return WeightDtype::kInt8;
-  return absl::InvalidArgumentError(
-      absl::StrCat("weight dtype: \"", ToAbsl(text), "\" (known: float32, bfloat16, int8)"));
+  return absl::InvalidArgumentError(absl::StrCat("weight dtype: \"", ToAbsl(text),
+                                                 "\" (known: float32, bfloat16, float8, int8)"));
 }
 
 absl::StatusOr<ModelConfig> NamedGeometry(std::string_view name) {

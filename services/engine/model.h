@@ -30,7 +30,7 @@
 namespace lola::engine {
 
 using WeightDtype = kernels::Dtype;
-// "float32", "bfloat16", "int8"; INVALID_ARGUMENT for other words.
+// "float32", "bfloat16", "float8", "int8"; INVALID_ARGUMENT for other words.
 absl::StatusOr<WeightDtype> ParseWeightDtype(std::string_view text);
 
 struct LoadOptions {

@@ -37,7 +37,8 @@ void AddFlags(CLI::App& app, Flags& f) {
   app.add_option("--threads", f.options.threads, "threads")->capture_default_str();
   app.add_option("--streams", f.options.streams_per_thread, "texts side by side in each thread")
       ->capture_default_str();
-  app.add_option("--dtype", f.dtype, "float32, bfloat16 or int8 weights")->capture_default_str();
+  app.add_option("--dtype", f.dtype, "float32, bfloat16, float8 or int8 weights")
+      ->capture_default_str();
   app.add_flag("--bytes", f.bytes, "print what a stream's state costs, and end");
   app.add_flag("--json", f.json, "result as one line of JSON");
   app.add_flag("--quiet", f.quiet, "no progress");

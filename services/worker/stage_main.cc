@@ -28,7 +28,7 @@ void Register(lola::rpc::OptionSet& set, Flags& flags) {
   set.Add("metrics-bind", &flags.metrics_bind, "host:port of /metrics; empty: off");
   set.Add("model", &flags.model,
           "model directory, or random:<geometry> (tiny, 100m, llama-3.2-1b, llama-3.1-8b)");
-  set.Add("dtype", &flags.dtype, "of the weight matrices: float32 | bfloat16 | int8");
+  set.Add("dtype", &flags.dtype, "of the weight matrices: float32 | bfloat16 | float8 | int8");
   set.Add("layers", &flags.layers, "which layers of the model: 16-31, counted from 0; required");
   set.Add("threads", &flags.stage.threads, "threads of the model; 0: all processors");
   set.SetExamples(

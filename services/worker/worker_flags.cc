@@ -10,7 +10,7 @@ void RegisterWorkerFlags(rpc::OptionSet& set, WorkerFlags* flags) {
   set.Add("model", &flags->model,
           "model directory, or random:<geometry> (tiny, 100m, llama-3.2-1b, llama-3.1-8b) for "
           "benchmarks");
-  set.Add("dtype", &flags->dtype, "of the weight matrices: float32 | bfloat16 | int8");
+  set.Add("dtype", &flags->dtype, "of the weight matrices: float32 | bfloat16 | float8 | int8");
   set.Add("backend", &flags->options.backend, "what runs the model: auto | cpu | cuda");
   set.Add("device", &flags->options.device, "which GPU, counted from 0");
   set.Add("batch-invariant", &flags->options.batch_invariant,

@@ -67,8 +67,8 @@ struct NamedModel {
 };
 
 // `source`: a model directory, or "random:<geometry>" (tiny, 100m, llama-3.2-1b, llama-3.1-8b).
-// `dtype`: "float32", "bfloat16" or "int8". `layers`: the weights of these only, "4-7"; empty = of
-// all. Errors name the file or field and the value.
+// `dtype`: "float32", "bfloat16", "float8" or "int8". `layers`: the weights of these only, "4-7";
+// empty = of all. Errors name the file or field and the value.
 absl::StatusOr<NamedModel> LoadNamedModel(const std::string& source, const std::string& dtype,
                                           std::string_view layers = "");
 absl::StatusOr<ServedModel> LoadServedModel(const std::string& source, const std::string& dtype,

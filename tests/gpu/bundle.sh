@@ -30,7 +30,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-programs="engine_device_agreement_test engine_device_stepper_test kernels_cuda_test device_bench"
+programs="engine_device_agreement_test engine_device_stepper_test engine_device_products_test kernels_cuda_test device_bench"
 # shellcheck disable=SC2086
 cmake --build "$build" --target lola_kernels_cuda $programs
 rm -rf "$out"

@@ -20,8 +20,9 @@ Parts, in this order, each with its own time limit; a part that fails does not s
 the exit code tells how many failed:
   check     the device's tests against the CPU engine on the real device, P2 among them
   sanitize  compute-sanitizer's memcheck, racecheck, synccheck on the smallest of them
-  time      device_bench: ceilings first, then the figures
-  profile   ncu on the attention and event kernels, or nsys on a decode
+  time      device_bench: products by weight type, attention and events, whole steps; each run
+            measures the ceilings its floors come from
+  profile   ncu on attention, event and product kernels, or nsys on a decode
 USAGE
 }
 
@@ -85,6 +86,14 @@ run() {
   fi
 }
 
+# bench NAME LIMIT OPTIONS...: device_bench, its table into the report.
+bench() {
+  local name=$1 limit=$2
+  shift 2
+  run "bench-$name" "$limit" "$bin/device_bench" "$@" --markdown "$out/$name.md" --json "$out/$name.json"
+  [ -f "$out/$name.md" ] && { echo; grep '^|' "$out/$name.md"; echo; } | tee -a "$report"
+}
+
 : > "$report"
 say "# CUDA backend on $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -1)"
 say ""
@@ -105,6 +114,7 @@ if wanted check; then
   say "## Checks against the CPU engine"
   run agreement 300 "$bin/engine_device_agreement_test" --gtest_brief=1
   run stepper 300 "$bin/engine_device_stepper_test" --gtest_brief=1
+  run products 120 "$bin/engine_device_products_test" --gtest_brief=1
 fi
 
 if wanted sanitize; then
@@ -119,7 +129,9 @@ if wanted sanitize; then
     for tool in $tools; do
       run "$tool" 200 "$sanitizer" --tool "$tool" --error-exitcode 3 \
         "$bin/engine_device_agreement_test" --gtest_brief=1 \
-        --gtest_filter='*/adaptive_shared_sinks:*/d128_float8:*/hypothetical:*.Int8'
+        --gtest_filter='*/adaptive_shared_sinks:*/d128_float8:*/hypothetical:*.Int8:*.Float8'
+      run "$tool-products" 200 "$sanitizer" --tool "$tool" --error-exitcode 3 \
+        "$bin/engine_device_products_test" --gtest_brief=1
     done
   fi
 fi
@@ -127,11 +139,13 @@ fi
 if wanted time; then
   say ""
   say "## Times"
-  choice=
-  [ $quick = 1 ] && choice="--geometry llama-3.2-1b"
-  # shellcheck disable=SC2086
-  run bench 560 "$bin/device_bench" $choice --markdown "$out/bench.md" --json "$out/bench.json"
-  [ -f "$out/bench.md" ] && { echo; grep '^|' "$out/bench.md"; } | tee -a "$report"
+  # Each with the ceilings of its own run: floors come from them.
+  bench products 200 --only products
+  bench ops 300 --only ops
+  for dtype in bfloat16 float8 int8; do
+    bench "steps-1b-$dtype" 300 --only steps --geometry llama-3.2-1b --dtype "$dtype"
+    [ $quick = 1 ] || bench "steps-8b-$dtype" 560 --only steps --geometry llama-3.1-8b --dtype "$dtype"
+  done
 fi
 
 if wanted profile; then
@@ -143,11 +157,14 @@ if wanted profile; then
     run ncu 300 "$ncu" --clock-control none --set basic --launch-count 24 \
       -k 'regex:AttendKernel|CombineKernel|ScoreKernel|RedundancyKernel|SelectKernel|AbsorbKernel' \
       "$bin/device_bench" --only ops
-    grep -E 'Kernel|Duration|DRAM Throughput|Compute .SM. Throughput|Registers' "$out/ncu.log" |
-      sed 's/^ */    /' | head -120 >> "$report"
+    run ncu-products 300 "$ncu" --clock-control none --set basic --launch-count 24 \
+      -k 'regex:Float8|Int8Gemm' "$bin/device_bench" --only products
+    cat "$out/ncu.log" "$out/ncu-products.log" |
+      grep -E 'Kernel|Float8|Int8|Duration|DRAM Throughput|Compute .SM. Throughput|Registers' |
+      sed 's/^ */    /' | head -240 >> "$report"
   elif [ -n "$nsys" ]; then
     run nsys 300 "$nsys" profile --stats=true -o "$out/decode" --force-overwrite true \
-      "$bin/device_bench" --only steps --geometry llama-3.2-1b --batches 8
+      "$bin/device_bench" --only steps --geometry llama-3.2-1b --dtype bfloat16 --batches 8
   else
     say "- no profiler here: the figures above are what there is"
   fi

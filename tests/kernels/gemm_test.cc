@@ -1,11 +1,13 @@
 #include "kernels/gemm/gemm.h"
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <map>
 #include <string>
 #include <tuple>
 
+#include "kernels/core/float8.h"
 #include "kernels/gemm/gemm_kernels.h"
 #include "tests/kernels/kernel_test_util.h"
 
@@ -72,7 +74,7 @@ const Shape kShapes[] = {{1, 128, 384}, {64, 128, 384}, {1, 1, 1},      {2, 7, 3
 INSTANTIATE_TEST_SUITE_P(Shapes, GemmTest,
                          ::testing::Combine(::testing::ValuesIn(kShapes),
                                             ::testing::Values(Dtype::kFloat32, Dtype::kBFloat16,
-                                                              Dtype::kInt8)),
+                                                              Dtype::kFloat8, Dtype::kInt8)),
                          CaseName);
 
 // Products of `kernels` called directly: all rows together, then one row alone.
@@ -173,10 +175,35 @@ TEST(GemmTest, NoRowsIsNoWork) {
   Gemm({&packed, nullptr, 3, nullptr, 2, 0, false}, pool);
 }
 
+// The step of a float8 weight is an eighth of its own size at most, and far smaller ones than the
+// row's largest keep steps of 2^-18 of it; what was rounded before stays as it is.
+TEST(PackedMatrixTest, Float8RoundsEachRowOnce) {
+  std::vector<float> w = Normal(40 * 50, 9);
+  for (size_t i = 0; i < 50; ++i) w[7 * 50 + i] *= 1e-20f;
+  const PackedMatrix packed = PackedMatrix::Pack(w, 40, 50, Dtype::kFloat8);
+  std::vector<float> again(w.size());
+  for (size_t o = 0; o < 40; ++o) {
+    packed.CopyRow(o, again.data() + o * 50);
+    float largest = 0;
+    for (size_t i = 0; i < 50; ++i) largest = std::max(largest, std::fabs(w[o * 50 + i]));
+    for (size_t i = 0; i < 50; ++i) {
+      const float value = w[o * 50 + i];
+      EXPECT_LE(std::fabs(again[o * 50 + i] - value),
+                std::max(std::fabs(value) * 0x1p-4f, largest * 0x1p-18f));
+    }
+  }
+  const PackedMatrix twice = PackedMatrix::Pack(again, 40, 50, Dtype::kFloat8);
+  EXPECT_EQ(std::memcmp(packed.panel(0), twice.panel(0), packed.bytes()), 0);
+}
+
 // What a weight becomes in a matrix of this type.
 float Stored(const std::vector<float>& row, size_t i, Dtype dtype) {
   if (dtype == Dtype::kFloat32) return row[i];
   if (dtype == Dtype::kBFloat16) return ToFloat(ToBFloat16(row[i]));
+  if (dtype == Dtype::kFloat8) {
+    const float scale = RowScale(RowExponent(row.data(), row.size()));
+    return ToFloat(ToFloat8(row[i] / scale)) * scale;
+  }
   float largest = 0.0f;
   for (const float w : row) largest = std::max(largest, std::fabs(w));
   const float scale = largest / 127.0f;
@@ -186,8 +213,10 @@ float Stored(const std::vector<float>& row, size_t i, Dtype dtype) {
 TEST(PackedMatrixTest, KeepsEveryWeightAndPadsWithZeros) {
   std::vector<float> w = Normal(35 * 5, 1);
   std::fill_n(w.begin() + 3 * 5, 5, 0.0f);  // a row without a scale
-  const std::map<Dtype, size_t> panel_bytes = {
-      {Dtype::kFloat32, 32 * 5 * 4}, {Dtype::kBFloat16, 32 * 6 * 2}, {Dtype::kInt8, 32 * 64 + 128}};
+  const std::map<Dtype, size_t> panel_bytes = {{Dtype::kFloat32, 32 * 5 * 4},
+                                               {Dtype::kBFloat16, 32 * 6 * 2},
+                                               {Dtype::kFloat8, 32 * 6 * 2},
+                                               {Dtype::kInt8, 32 * 64 + 128}};
   for (const auto& [dtype, bytes] : panel_bytes) {
     const PackedMatrix packed = PackedMatrix::Pack(w, 35, 5, dtype);
     for (size_t o = 0; o < 35; ++o) {
@@ -202,7 +231,7 @@ TEST(PackedMatrixTest, KeepsEveryWeightAndPadsWithZeros) {
 TEST(PackedMatrixTest, RowsMayComeInPiecesAndAnyOrder) {
   const std::vector<float> w = Normal(100 * 70, 1);
   const std::span<const float> all(w);
-  for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16, Dtype::kInt8}) {
+  for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16, Dtype::kFloat8, Dtype::kInt8}) {
     const PackedMatrix whole = PackedMatrix::Pack(w, 100, 70, dtype);
     PackedMatrix pieces = PackedMatrix::Zeros(100, 70, dtype);
     for (const auto& [first, count] : {std::pair{61, 39}, std::pair{0, 1}, std::pair{1, 60}}) {

@@ -32,19 +32,21 @@ void DeviceStepper::AttendWave(uint32_t layer, const Wave& wave) {
                  .shape = shape_,
                  .layer = layer},
                 wave.tiles);
-  const cuda::AttendParams attend{.tiles = b_->tiles.device + wave.first_tile,
-                                  .segments = b_->segments.device,
-                                  .queries = b_->queries.data(),
-                                  .features = b_->features.data(),
-                                  .partials = b_->partials.data(),
-                                  .shares = b_->shares.data(),
-                                  .shape = shape_,
-                                  .sections = sections_,
-                                  .variants = variants_,
-                                  .layer = layer,
-                                  .tile_count = wave.tiles,
-                                  .grouped = grouped_ ? 1u : 0u,
-                                  .scale = 1.0f / std::sqrt(float(shape_.head_dim))};
+  // Many rows to a tile: partial results are of spans.
+  const cuda::Sections& parts = step_.single ? sections_ : spans_;
+  cuda::AttendParams attend{.tiles = b_->tiles.device + wave.first_tile,
+                            .segments = b_->segments.device,
+                            .queries = b_->queries.data(),
+                            .features = b_->features.data(),
+                            .partials = b_->partials.data(),
+                            .shares = b_->shares.data(),
+                            .shape = shape_,
+                            .sections = parts,
+                            .variants = variants_,
+                            .layer = layer,
+                            .tile_count = wave.tiles,
+                            .grouped = grouped_ ? 1u : 0u,
+                            .scale = 1.0f / std::sqrt(float(shape_.head_dim))};
   device_->Attend(attend, wave.tiles, step_.single);
   device_->Combine({.rows = b_->rows.device,
                     .segments = b_->segments.device,
@@ -54,11 +56,14 @@ void DeviceStepper::AttendWave(uint32_t layer, const Wave& wave) {
                     .counters = b_->counters.device,
                     .broken = b_->broken.device,
                     .shape = shape_,
-                    .sections = sections_,
-                    .layer = layer},
+                    .sections = parts,
+                    .layer = layer,
+                    .spans = step_.single ? 0u : 1u},
                    b_->wave_rows.device + wave.first_row, wave.rows, weights_.activations,
                    b_->attended.data());
-  if (masses_) device_->Masses(attend, wave.tiles, step_.single);
+  if (!masses_) return;
+  attend.sections = sections_;
+  device_->Masses(attend, wave.tiles, step_.single);
 }
 
 void DeviceStepper::Layer(uint32_t layer, size_t rows) {

@@ -13,6 +13,14 @@ namespace lola::engine {
 
 using cuda::Queue;
 
+namespace {
+
+cuda::Sections Larger(const cuda::Sections& a, const cuda::Sections& b) {
+  return {std::max(a.cache, b.cache), std::max(a.window, b.window), std::max(a.linear, b.linear)};
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<DeviceStepper>> DeviceStepper::Create(
     std::shared_ptr<const Model> model, cuda::Device* device, DeviceArena* arena,
     const StepperOptions& options) {
@@ -64,7 +72,7 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
   active_plans_.clear();
   parts_.clear();
   heads_.clear();
-  sections_ = {};
+  sections_ = spans_ = {};
   variants_ = 1;
   sizes_ = {};
   masses_ = false;
@@ -93,9 +101,8 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
     active_.push_back(&segment);
     active_plans_.push_back(*plan);
     parts_.push_back({&settings, position, uint32_t(segment.tokens.size())});
-    sections_.cache = std::max(sections_.cache, (*plan)->sections.cache);
-    sections_.window = std::max(sections_.window, (*plan)->sections.window);
-    sections_.linear = std::max(sections_.linear, (*plan)->sections.linear);
+    sections_ = Larger(sections_, (*plan)->sections);
+    spans_ = Larger(spans_, (*plan)->spans);
     variants_ = std::max(variants_, (*plan)->variants);
     grouped_ =
         grouped_ && settings.mode == memory::Mode::kLola && segment.layout->cache_heads() > 1;

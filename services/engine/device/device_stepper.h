@@ -126,7 +126,7 @@ class DeviceStepper {
   std::vector<const DevicePlan*> active_plans_;
   std::vector<StepPart> parts_;
   StepPlan step_;
-  cuda::Sections sections_{};
+  cuda::Sections sections_{}, spans_{};  // of attention, over all streams
   uint32_t variants_ = 1;
   bool grouped_ = false;  // all streams share their caches in groups
   bool masses_ = false;   // some stream's score is the attention its pairs receive

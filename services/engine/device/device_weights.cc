@@ -5,6 +5,7 @@
 #include <functional>
 #include <thread>
 
+#include "kernels/core/float8.h"
 #include "services/engine/weights.h"
 
 namespace lola::engine {
@@ -57,6 +58,7 @@ class Uploader {
 
   absl::Status Packed(const PackedMatrix& from, DeviceWeights::Matrix& to, const char* what) {
     if (from.dtype() == kernels::Dtype::kInt8) return Int8(from, to, what);
+    if (from.dtype() == kernels::Dtype::kFloat8) return Float8(from, to, what);
     const MatrixType type = TypeOf(from.dtype());
     return Rows(from.out(), from.in(), type, to, what, [&](size_t row, std::byte* out) {
       std::vector<float> values(from.in());
@@ -103,6 +105,24 @@ class Uploader {
         to[i] = static_cast<std::byte>(q - 128);
       }
     });
+  }
+
+  // Rows that were rounded before are found again without change; see kernels/core/float8.h.
+  absl::Status Float8(const PackedMatrix& from, DeviceWeights::Matrix& to, const char* what) {
+    std::vector<float> scales(from.out());
+    absl::Status status =
+        Rows(from.out(), from.in(), MatrixType::kFloat8, to, what, [&](size_t row, std::byte* to) {
+          std::vector<float> values(from.in());
+          from.CopyRow(row, values.data());
+          const int8_t exponent = kernels::RowExponent(values.data(), values.size());
+          const float down = kernels::RowScale(static_cast<int8_t>(-exponent));
+          scales[row] = kernels::RowScale(exponent);
+          std::memset(to, 0, cuda::MatrixRowBytes(MatrixType::kFloat8, from.in()));
+          for (size_t i = 0; i < values.size(); ++i) {
+            to[i] = std::byte{kernels::ToFloat8(values[i] * down).bits};
+          }
+        });
+    return status.ok() ? Floats(scales, to.scales, what) : status;
   }
 
   void Copy(void* to, const void* from, size_t bytes) {
@@ -158,8 +178,9 @@ absl::Status DeviceWeights::Upload(const Model& model, cuda::Device* device) {
   const memory::ModelGeometry& g = model.geometry();
   const ModelWeights& from = model.weights();
   absl::Status status = CheckShape(g);
-  activations =
-      model.dtype() == kernels::Dtype::kBFloat16 ? MatrixType::kBFloat16 : MatrixType::kFloat32;
+  const bool narrow =
+      model.dtype() == kernels::Dtype::kBFloat16 || model.dtype() == kernels::Dtype::kFloat8;
+  activations = narrow ? MatrixType::kBFloat16 : MatrixType::kFloat32;
   Uploader uploader(device);
   const auto then = [&](absl::Status next) {
     if (status.ok()) status = std::move(next);

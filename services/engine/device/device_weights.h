@@ -1,5 +1,6 @@
-// A model's weights on a device: plain row-major matrices, the values the CPU kernels see. int8
-// weights stay int8 (whole numbers and a scale per output). Immutable after Upload.
+// A model's weights on a device: plain row-major matrices, the values the CPU kernels see. int8 and
+// float8 weights take a byte (whole numbers or 8-bit floats, and a scale per output). Immutable
+// after Upload.
 #ifndef LOLA_SERVICES_ENGINE_DEVICE_DEVICE_WEIGHTS_H_
 #define LOLA_SERVICES_ENGINE_DEVICE_DEVICE_WEIGHTS_H_
 
@@ -18,7 +19,7 @@ struct DeviceWeights {
   struct Matrix {
     cuda::MatrixType type = cuda::MatrixType::kBFloat16;
     DeviceArray<std::byte> values;
-    DeviceArray<float> scales;  // [out], int8 only
+    DeviceArray<float> scales;  // [out], int8 and float8 only
   };
   struct Layer {
     Matrix qkv, o, gate_up, down;

@@ -98,6 +98,7 @@ absl::StatusOr<std::unique_ptr<DevicePlan>> PlanCache::Make(const memory::StateL
   auto made = std::make_unique<DevicePlan>();
   made->settings = settings;
   made->sections = SectionsOf(settings, geometry);
+  made->spans = SectionsOf(settings, geometry, cuda::kSpanSections);
   made->variants = VariantsOf(settings);
   std::vector<cuda::LayerPlace> places;
   for (uint32_t i = 0; i < geometry.layers; ++i) {

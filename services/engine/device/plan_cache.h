@@ -16,7 +16,7 @@ namespace lola::engine {
 
 struct DevicePlan {
   memory::LolaSettings settings;
-  cuda::Sections sections;
+  cuda::Sections sections, spans;
   uint32_t variants = 1;
   uint32_t pairs_max = 0;            // cached and leaving pairs of one event, any layer
   uint32_t drops_max = 0;            // pairs an event may take out of a cache or move

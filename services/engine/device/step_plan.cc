@@ -70,17 +70,19 @@ void StepPlan::Build(std::span<const StepPart> parts) {
   }
 }
 
-cuda::Sections SectionsOf(const LolaSettings& settings, const memory::ModelGeometry& geometry) {
-  if (settings.mode == Mode::kSoftmax) {
-    return {0, DivideUp(settings.window, cuda::kSectionPairs), 0};
-  }
+cuda::Sections SectionsOf(const LolaSettings& settings, const memory::ModelGeometry& geometry,
+                          uint32_t span) {
+  const auto spans = [span](uint32_t n, uint32_t each) {
+    return DivideUp(DivideUp(n, each), span);
+  };
+  if (settings.mode == Mode::kSoftmax) return {0, spans(settings.window, cuda::kSectionPairs), 0};
   uint32_t pairs = 0;
   for (uint32_t layer = 0; layer < geometry.layers; ++layer) {
     pairs = std::max(pairs, settings.CachePairs(layer));
   }
-  return {DivideUp(pairs, cuda::kSectionPairs),
-          (settings.window / settings.chunk + 1) * DivideUp(settings.chunk, cuda::kSectionPairs),
-          geometry.feature_dim / cuda::kSectionFeatures};
+  return {spans(pairs, cuda::kSectionPairs),
+          (settings.window / settings.chunk + 1) * spans(settings.chunk, cuda::kSectionPairs),
+          spans(geometry.feature_dim, cuda::kSectionFeatures)};
 }
 
 uint32_t VariantsOf(const LolaSettings& settings) {

@@ -41,9 +41,10 @@ struct StepPlan {
   void Build(std::span<const StepPart> parts);
 };
 
-// Sections attention needs for every stream with these settings at any position.
+// Sections attention needs for every stream with these settings at any position, or spans of up to
+// `span` of them.
 cuda::Sections SectionsOf(const memory::LolaSettings& settings,
-                          const memory::ModelGeometry& geometry);
+                          const memory::ModelGeometry& geometry, uint32_t span = 1);
 // Forms of a query: one per chunk distance and one for memory.
 uint32_t VariantsOf(const memory::LolaSettings& settings);
 

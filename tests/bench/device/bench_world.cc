@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <random>
 
 #include "kernels/core/bf16.h"
 #include "kernels/cuda/plugin.h"
@@ -19,6 +20,19 @@ void Fail(const std::string& what) {
 }
 void Need(const absl::Status& status) {
   if (!status.ok()) Fail(status.ToString());
+}
+
+void Wait(cuda::Device* device) {
+  device->WaitOnHost(device->Record(cuda::Queue::kCompute));
+  if (!device->error().empty()) Fail(device->error());
+}
+
+std::vector<float> Randoms(size_t count, float low, float high) {
+  std::mt19937 random(9);
+  std::uniform_real_distribution<float> uniform(low, high);
+  std::vector<float> values(count);
+  for (float& value : values) value = uniform(random);
+  return values;
 }
 
 std::shared_ptr<cuda::Device> OpenDevice(const BenchOptions& options, bool batch_invariant) {

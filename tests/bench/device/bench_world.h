@@ -17,11 +17,24 @@ namespace lola::bench {
 
 [[noreturn]] void Fail(const std::string& what);
 void Need(const absl::Status& status);
+// Blocks until all that is enqueued has run.
+void Wait(cuda::Device* device);
+
+std::vector<float> Randoms(size_t count, float low, float high);
+template <typename T>
+engine::DeviceArray<T> Uploaded(cuda::Device* device, const std::vector<T>& from) {
+  engine::DeviceArray<T> to;
+  Need(to.Allocate(device, from.size(), "bench"));
+  device->Upload(cuda::Queue::kCompute, to.data(), from.data(), from.size() * sizeof(T));
+  Wait(device);
+  return to;
+}
 
 struct BenchOptions {
   bool smoke = false;           // emulated device, smallest sizes, one repetition
-  std::string only;             // "ops" or "steps"; empty = both
+  std::string only;             // "products", "ops" or "steps"; empty = all
   std::string geometry;         // of whole steps; empty = the 1B and the 8B shape
+  std::string dtype;            // of the weights; empty: bfloat16, float8 and int8
   uint32_t layers = 0;          // 0 = as the shape has
   std::string markdown, json;   // result files
   std::vector<size_t> batches;  // of whole steps
@@ -54,6 +67,7 @@ struct Streams {
 
 // The groups of figures.
 void RunCeilings(const BenchOptions& options, cuda::Device* device, BenchReport& report);
+void RunProducts(const BenchOptions& options, cuda::Device* device, BenchReport& report);
 void RunOps(const BenchOptions& options, cuda::Device* device, BenchReport& report);
 void RunSteps(const BenchOptions& options, BenchReport& report);
 

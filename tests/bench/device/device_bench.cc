@@ -1,9 +1,9 @@
 // What the device backend costs, beside what the device can do at most, measured in the same run:
-// ceilings first, then decode attention and chunk events by batch, whole decode steps, prefill,
+// ceilings first, then products, attention and chunk events by batch, whole decode steps, prefill,
 // snapshots beside decoding, and the price of batch invariance.
 //
-//   device_bench [--smoke] [--only ops|steps] [--geometry NAME] [--layers N] [--batches 1,8,64]
-//                [--markdown FILE] [--json FILE]
+//   device_bench [--smoke] [--only products|ops|steps] [--geometry NAME] [--dtype NAME]
+//                [--layers N] [--batches 1,8,64] [--markdown FILE] [--json FILE]
 //
 // --smoke runs everything once on the emulated device with the smallest sizes: its figures mean
 // nothing, but the program is known to run. Without a GPU it says so and exits with 77.
@@ -37,6 +37,8 @@ BenchOptions Parse(int argc, char** argv) {
       options.only = value;
     } else if (flag == "--geometry") {
       options.geometry = value;
+    } else if (flag == "--dtype") {
+      options.dtype = value;
     } else if (flag == "--markdown") {
       options.markdown = value;
     } else if (flag == "--json") {
@@ -65,6 +67,7 @@ int Main(int argc, char** argv) {
     return options.only.empty() || std::strstr(group, options.only.c_str()) != nullptr;
   };
   RunCeilings(options, device.get(), report);
+  if (wanted("products")) RunProducts(options, device.get(), report);
   if (wanted("ops")) RunOps(options, device.get(), report);
   device.reset();
   if (wanted("steps")) RunSteps(options, report);

@@ -2,7 +2,6 @@
 // are recorded and replayed, so that launches from the host are not what is measured.
 #include <algorithm>
 #include <cmath>
-#include <random>
 
 #include "absl/strings/str_cat.h"
 #include "services/engine/device/plan_cache.h"
@@ -15,23 +14,6 @@ namespace {
 using cuda::Queue;
 using engine::DeviceArray;
 
-template <typename T>
-DeviceArray<T> Uploaded(cuda::Device* device, const std::vector<T>& from) {
-  DeviceArray<T> to;
-  Need(to.Allocate(device, from.size(), "bench"));
-  device->Upload(Queue::kCompute, to.data(), from.data(), from.size() * sizeof(T));
-  device->WaitOnHost(device->Record(Queue::kCompute));
-  return to;
-}
-
-std::vector<float> Randoms(size_t count, float low, float high) {
-  std::mt19937 random(9);
-  std::uniform_real_distribution<float> uniform(low, high);
-  std::vector<float> values(count);
-  for (float& value : values) value = uniform(random);
-  return values;
-}
-
 // One layer of one of the known shapes.
 memory::ModelGeometry OneLayer(const char* name) {
   memory::ModelGeometry geometry = engine::NamedGeometry(name)->geometry;
@@ -39,10 +21,12 @@ memory::ModelGeometry OneLayer(const char* name) {
   return geometry;
 }
 
-// Tables and buffers for attention and events of one layer, one row per stream.
+// Tables and buffers for attention and events of one layer: a row per stream, or with `rows` more
+// the first rows of a chunk.
 class LayerOps {
  public:
-  LayerOps(cuda::Device* device, const memory::StateLayout& layout, Streams& streams)
+  LayerOps(cuda::Device* device, const memory::StateLayout& layout, Streams& streams,
+           uint32_t rows = 1)
       : device_(device),
         geometry_(layout.geometry()),
         frequencies_(geometry_.head_dim / 2, 0.01),
@@ -56,7 +40,8 @@ class LayerOps {
     std::vector<engine::StepPart> parts(streams.count);
     std::vector<cuda::SegmentEntry> segments;
     for (size_t i = 0; i < streams.count; ++i) {
-      parts[i] = {&layout.settings(), streams.position, 1};
+      const uint64_t inside = streams.position % layout.settings().chunk;
+      parts[i] = {&layout.settings(), streams.position - (rows > 1 ? inside : 0), rows};
       segments.push_back({streams.arena->record(i), plan_->plan});
     }
     engine::StepPlan step;
@@ -65,13 +50,16 @@ class LayerOps {
     tiles_ = Uploaded(device, step.tiles);
     segments_ = Uploaded(device, segments);
     index_ = Uploaded(device, step.wave_rows);
-    const size_t heads = streams.count * g.query_heads, n = streams.count;
-    qkv_ = Uploaded(device, Randoms(n * (g.query_heads + 2 * g.kv_heads) * g.head_dim, -1, 1));
+    const size_t n = streams.count, heads = step.rows.size() * g.query_heads;
+    single_ = step.single;
+    tile_count_ = uint32_t(step.tiles.size());
+    row_count_ = uint32_t(step.rows.size());
     queries_ = Uploaded(device, Randoms(heads * plan_->variants * g.head_dim, -1, 1));
     features_ = Uploaded(device, Randoms(heads * g.feature_dim, 0, 0.02f));
     gate_ = Uploaded(device, std::vector<float>(g.query_heads, 0.5f));
     map_ = Uploaded(device, Randoms(g.query_heads * g.head_dim * g.map_dim(), -0.2f, 0.2f));
-    const cuda::Sections& s = plan_->sections;
+    parts_ = single_ ? plan_->sections : plan_->spans;
+    const cuda::Sections& s = parts_;
     Need(partials_.Allocate(
         device, heads * (s.cache + s.window + s.linear) * cuda::PartialFloats(g.head_dim),
         "partials"));
@@ -87,11 +75,11 @@ class LayerOps {
     events_ = Uploaded(device, events);
     grouped_ = layout.cache_heads() > 1 ? 1 : 0;
     sizes_ = {plan_->pairs_max, plan_->drops_max, plan_->trial ? 1u : 0u};
-    Need(work_.Allocate(device, n * g.query_heads * sizes_.Bytes(g.feature_dim, g.head_dim),
+    Need(work_.Allocate(device, n * size_t{g.query_heads} * sizes_.Bytes(g.feature_dim, g.head_dim),
                         "events"));
   }
 
-  void Attend(size_t streams) {
+  void Attend() {
     device_->Attend({.tiles = tiles_.data(),
                      .segments = segments_.data(),
                      .queries = queries_.data(),
@@ -99,13 +87,13 @@ class LayerOps {
                      .partials = partials_.data(),
                      .shares = shares_.data(),
                      .shape = shape_,
-                     .sections = plan_->sections,
+                     .sections = parts_,
                      .variants = plan_->variants,
                      .layer = 0,
-                     .tile_count = uint32_t(streams),
+                     .tile_count = tile_count_,
                      .grouped = grouped_,
                      .scale = 1.0f / std::sqrt(float(geometry_.head_dim))},
-                    streams, true);
+                    tile_count_, single_);
     device_->Combine({.rows = rows_.data(),
                       .segments = segments_.data(),
                       .partials = partials_.data(),
@@ -114,9 +102,10 @@ class LayerOps {
                       .counters = counters_.data(),
                       .broken = broken_.data(),
                       .shape = shape_,
-                      .sections = plan_->sections,
-                      .layer = 0},
-                     index_.data(), streams, cuda::MatrixType::kBFloat16, out_.data());
+                      .sections = parts_,
+                      .layer = 0,
+                      .spans = single_ ? 0u : 1u},
+                     index_.data(), row_count_, cuda::MatrixType::kBFloat16, out_.data());
   }
 
   void Events(size_t streams) {
@@ -139,21 +128,18 @@ class LayerOps {
   const engine::DevicePlan* plan_ = nullptr;
   cuda::Shape shape_;
   cuda::EventSizes sizes_{};
-  uint32_t grouped_ = 0;
+  uint32_t grouped_ = 0, tile_count_ = 0, row_count_ = 0;
+  bool single_ = true;
+  cuda::Sections parts_{};  // of the partial results
   DeviceArray<cuda::Row> rows_;
   DeviceArray<cuda::Tile> tiles_;
   DeviceArray<cuda::SegmentEntry> segments_;
   DeviceArray<uint32_t> index_, broken_;
   DeviceArray<cuda::Event> events_;
-  DeviceArray<float> qkv_, queries_, features_, gate_, map_, partials_, shares_;
+  DeviceArray<float> queries_, features_, gate_, map_, partials_, shares_;
   DeviceArray<unsigned char> out_, work_;
   DeviceArray<cuda::StepCounters> counters_;
 };
-
-void Wait(cuda::Device* device) {
-  device->WaitOnHost(device->Record(Queue::kCompute));
-  if (!device->error().empty()) Fail(device->error());
-}
 
 // Bytes and operations of one layer's decode attention for one stream; kernels/cuda/PERFORMANCE.md.
 struct Work {
@@ -179,6 +165,31 @@ Work EventWork(const memory::StateLayout& layout) {
   return {rows + 8.0 * g.query_heads * f * (d + 1), features + products + near};
 }
 
+// A layer's attention, recorded and replayed.
+Timing TimeAttention(const BenchOptions& options, cuda::Device* device, LayerOps& ops, int runs) {
+  ops.Attend();
+  Wait(device);
+  const cuda::GraphId graph = device->BeginRecording() ? (ops.Attend(), device->EndRecording()) : 0;
+  if (graph == 0) Fail("attention could not be recorded");
+  const Timing timing = TimeQueued(
+      options.repetitions, runs, [&] { device->Replay(graph); }, [&] { Wait(device); });
+  device->Forget(graph);
+  return timing;
+}
+
+// One stream's whole chunk.
+void AddPrefill(const BenchOptions& options, cuda::Device* device, BenchReport& report,
+                const memory::StateLayout& layout, const std::string& what) {
+  Streams streams(device, layout, 1, 1);
+  const uint32_t rows = layout.settings().chunk;
+  LayerOps ops(device, layout, streams, rows);
+  const Timing timing = TimeAttention(options, device, ops, options.smoke ? 1 : 100);
+  const Work work = AttentionWork(layout);
+  report.Add({"prefill attention", absl::StrCat(what, ", ", rows, " rows"), 1e6 * timing.median_s,
+              timing.spread, 0, report.FloorUs(work.bytes, rows * work.flops),
+              Rate(rows * work.flops / timing.median_s, "FLOP")});
+}
+
 void RunLayer(const BenchOptions& options, cuda::Device* device, BenchReport& report,
               const char* shape, uint32_t lambda, memory::CacheSharing sharing) {
   if (options.smoke) shape = "tiny";
@@ -187,19 +198,13 @@ void RunLayer(const BenchOptions& options, cuda::Device* device, BenchReport& re
   const std::string what =
       absl::StrCat(shape, " layer, lambda ", layout.settings().cache_pairs, ", caches per ",
                    sharing == memory::CacheSharing::kHead ? "head" : "group");
+  AddPrefill(options, device, report, layout, what);
   for (const size_t batch : options.attention_batches) {
     Streams streams(device, layout, batch, 1);
     LayerOps ops(device, layout, streams);
     const int runs = options.smoke ? 1 : int(std::clamp<size_t>(4096 / batch, 8, 400));
     const std::string name = absl::StrCat(what, ", B ", batch);
-    ops.Attend(batch);
-    Wait(device);
-    cuda::GraphId graph =
-        device->BeginRecording() ? (ops.Attend(batch), device->EndRecording()) : 0;
-    if (graph == 0) Fail("attention could not be recorded");
-    const Timing timing = TimeQueued(
-        options.repetitions, runs, [&] { device->Replay(graph); }, [&] { Wait(device); });
-    device->Forget(graph);
+    const Timing timing = TimeAttention(options, device, ops, runs);
     const Work work = AttentionWork(layout);
     report.Add({"decode attention", name, 1e6 * timing.median_s, timing.spread, 0,
                 report.FloorUs(batch * work.bytes, batch * work.flops),

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/engine/model.h"
+#include "services/engine/weights.h"
 #include "tests/bench/device/bench_world.h"
 #include "tests/bench/support/bench_timer.h"
 
@@ -70,10 +71,18 @@ class StepWorld {
   std::unique_ptr<engine::DeviceStepper> stepper_;
 };
 
+// Bytes of the weights on a device. float8 takes what int8 takes: a byte and a scale per output.
+double DeviceWeightBytes(const engine::Model& model) {
+  const bool byte = model.dtype() == engine::WeightDtype::kFloat8;
+  return double(
+      engine::SizeOfWeights(model.config(), byte ? engine::WeightDtype::kInt8 : model.dtype())
+          .bytes);
+}
+
 // Bytes and operations a decode step of `batch` streams must do.
 double StepFloorUs(const BenchReport& report, const engine::Model& model, const StepWorld& world,
                    size_t batch) {
-  const double weights = double(model.weight_bytes());
+  const double weights = DeviceWeightBytes(model);
   return report.FloorUs(weights + double(batch) * world.layout().stride_bytes(),
                         2.0 * double(model.parameters()) * batch);
 }
@@ -112,29 +121,34 @@ std::vector<double> DecodesWithSnapshots(StepWorld& world, int steps, cuda::Devi
 }
 
 std::shared_ptr<const engine::Model> MakeModel(const BenchOptions& options,
-                                               const std::string& shape) {
+                                               const std::string& shape,
+                                               engine::WeightDtype dtype) {
   auto config = engine::NamedGeometry(shape);
   Need(config.status());
   if (options.layers > 0) config->geometry.layers = options.layers;
-  auto model = engine::Model::Random(*config, 7, {.dtype = engine::WeightDtype::kBFloat16});
+  auto model = engine::Model::Random(*config, 7, {.dtype = dtype});
   Need(model.status());
   return *std::move(model);
 }
 
-void RunShape(const BenchOptions& options, BenchReport& report, const std::string& shape) {
-  const std::shared_ptr<const engine::Model> model = MakeModel(options, shape);
+void RunShape(const BenchOptions& options, BenchReport& report, const std::string& shape,
+              engine::WeightDtype dtype) {
+  const std::shared_ptr<const engine::Model> model = MakeModel(options, shape, dtype);
+  const bool plain = dtype == engine::WeightDtype::kBFloat16;
   const int steps = options.smoke ? 4 : 300;  // more than two chunks: events are in it
   const size_t rows = options.smoke ? 64 : 2048;
   for (const bool invariant : {true, false}) {
+    if (!invariant && !plain) continue;  // the kernels for narrow weights are the same
     const std::shared_ptr<cuda::Device> device = OpenDevice(options, invariant);
-    const std::string what = absl::StrCat(shape, ", ", model->geometry().layers, " layers",
-                                          invariant ? "" : ", not batch-invariant");
+    const std::string what =
+        absl::StrCat(shape, ", ", model->geometry().layers, " layers, ", kernels::DtypeName(dtype),
+                     " weights", invariant ? "" : ", not batch-invariant");
     for (const size_t batch : options.batches) {
       StepWorld world(options, model, device.get(), batch, batch);
       const std::string name = absl::StrCat(what, ", B ", batch);
       const double floor_us = StepFloorUs(report, *model, world, batch);
       Add(report, "decode step", name, Decodes(world, steps), floor_us, double(batch));
-      if (!invariant) continue;
+      if (!invariant || !plain) continue;
       Add(report, "with snapshots", name, DecodesWithSnapshots(world, steps / 2, device.get()),
           floor_us, double(batch));
     }
@@ -145,7 +159,7 @@ void RunShape(const BenchOptions& options, BenchReport& report, const std::strin
     for (int i = 0; i < (options.smoke ? 2 : 8); ++i) seconds.push_back(world.Prefill(tokens));
     const double flops = 2.0 * double(model->parameters()) * rows;
     Add(report, "prefill", absl::StrCat(what, ", ", rows, " tokens a step"),
-        {seconds.begin() + 1, seconds.end()}, report.FloorUs(double(model->weight_bytes()), flops),
+        {seconds.begin() + 1, seconds.end()}, report.FloorUs(DeviceWeightBytes(*model), flops),
         double(rows));
   }
 }
@@ -153,10 +167,17 @@ void RunShape(const BenchOptions& options, BenchReport& report, const std::strin
 }  // namespace
 
 void RunSteps(const BenchOptions& options, BenchReport& report) {
-  if (options.smoke) return RunShape(options, report, "tiny");
-  if (!options.geometry.empty()) return RunShape(options, report, options.geometry);
-  RunShape(options, report, "llama-3.2-1b");
-  RunShape(options, report, "llama-3.1-8b");
+  using engine::WeightDtype;
+  std::vector<std::string> shapes = {"llama-3.2-1b", "llama-3.1-8b"};
+  if (options.smoke) shapes = {"tiny"};
+  if (!options.smoke && !options.geometry.empty()) shapes = {options.geometry};
+  for (const std::string& shape : shapes) {
+    for (const WeightDtype dtype :
+         {WeightDtype::kBFloat16, WeightDtype::kFloat8, WeightDtype::kInt8}) {
+      if (!options.dtype.empty() && options.dtype != kernels::DtypeName(dtype)) continue;
+      RunShape(options, report, shape, dtype);
+    }
+  }
 }
 
 }  // namespace lola::bench

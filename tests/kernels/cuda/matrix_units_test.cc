@@ -151,6 +151,12 @@ TEST(DeviceFloat8, IsTheCpus) {
     const bool finite = std::isfinite(value);
     ASSERT_EQ(RowExponent(value, finite), kernels::RowExponent(&value, 1)) << value;
   }
+  for (uint32_t bytes = 0; bytes < 65536; ++bytes) {
+    if ((bytes & 0x7f) == 0x7f || (bytes & 0x7f00) == 0x7f00) continue;  // NaN: never stored
+    const uint32_t word = ToBf16Pair(bytes);
+    ASSERT_EQ(FloatBits(ToFloat(Fp8{uint8_t(bytes)})), word << 16) << bytes;
+    ASSERT_EQ(FloatBits(ToFloat(Fp8{uint8_t(bytes >> 8)})), word & 0xffff0000u) << bytes;
+  }
   for (int exponent = -128; exponent < 128; ++exponent) {
     ASSERT_EQ(FloatBits(RowScale(exponent)), FloatBits(kernels::RowScale(int8_t(exponent))));
   }
@@ -200,6 +206,93 @@ TEST(Int8Products, AreTheCpusToTheBit) {
                     .accumulate = accumulate});
       EXPECT_EQ(got, want) << rows << " x " << out << " x " << in;
     }
+  }
+}
+
+// Rows of float8 weights as device_weights.cc makes them, and bfloat16 inputs.
+struct Float8Case {
+  Float8Case(size_t rows, size_t out, size_t in)
+      : rows(rows),
+        out(out),
+        in(in),
+        x(rows * in),
+        q(out * MatrixRowBytes(MatrixType::kFloat8, in)) {
+    const std::vector<float> w = RandomFloats(out * in, out), inputs = RandomFloats(rows * in, in);
+    packed = kernels::PackedMatrix::Pack(w, out, in, kernels::Dtype::kFloat8);
+    values.resize(out * in);
+    for (size_t o = 0; o < out; ++o) {
+      packed.CopyRow(o, &values[o * in]);
+      const int8_t exponent = kernels::RowExponent(&values[o * in], in);
+      scales.push_back(kernels::RowScale(exponent));
+      for (size_t i = 0; i < in; ++i) {
+        q[o * q.size() / out + i] = kernels::ToFloat8(values[o * in + i] / scales[o]).bits;
+      }
+    }
+    for (size_t i = 0; i < x.size(); ++i) Put(x[i], inputs[i]);
+  }
+  std::vector<float> Run(size_t first, size_t count, bool accumulate) const {
+    std::vector<float> got(count * out, 0.25f);
+    std::unique_ptr<Device> device(NewEmulatedDevice(uint64_t{1} << 24));
+    device->Gemm({.type = MatrixType::kFloat8,
+                  .weights = q.data(),
+                  .scales = scales.data(),
+                  .input = x.data() + first * in,
+                  .output = got.data(),
+                  .rows = count,
+                  .out = out,
+                  .in = in,
+                  .accumulate = accumulate});
+    return got;
+  }
+
+  size_t rows, out, in;
+  std::vector<Bf16> x;
+  std::vector<uint8_t> q;
+  std::vector<float> scales, values;
+  kernels::PackedMatrix packed;
+};
+
+// Products are exact and a sum of `in` of them rounds at most once each: in * 2^-24 of the sum of
+// sizes. The CPU, which adds in another order, is within twice that.
+TEST(Float8Products, AreTheCpusButForTheOrderOfSums) {
+  kernels::ThreadPool pool(1);
+  const struct {
+    size_t rows, out, in;
+  } shapes[] = {{1, 33, 64},   {3, 64, 80},    {8, 70, 640},
+                {20, 33, 100}, {70, 130, 200}, {130, 16, 33}};
+  for (const auto& [rows, out, in] : shapes) {
+    const Float8Case c(rows, out, in);
+    std::vector<float> inputs(rows * in), cpu(rows * out, 0.25f);
+    for (size_t i = 0; i < inputs.size(); ++i) inputs[i] = ToFloat(c.x[i]);
+    kernels::Gemm({&c.packed, inputs.data(), in, cpu.data(), out, rows, true}, pool);
+    const std::vector<float> got = c.Run(0, rows, true), plain = c.Run(0, rows, false);
+    for (size_t r = 0; r < rows; ++r) {
+      for (size_t o = 0; o < out; ++o) {
+        double want = 0, size = 0;
+        for (size_t i = 0; i < in; ++i) {
+          const double product = double(inputs[r * in + i]) * c.values[o * in + i];
+          want += product;
+          size += std::fabs(product);
+        }
+        const double bound = size * double(in) * 0x1p-24;
+        EXPECT_NEAR(plain[r * out + o], want, bound) << rows << " x " << out << " x " << in;
+        EXPECT_EQ(got[r * out + o], 0.25f + plain[r * out + o]);
+        EXPECT_NEAR(got[r * out + o], cpu[r * out + o], 2 * bound + 1e-6);
+      }
+    }
+  }
+}
+
+// P2: one bit pattern in the kernel for few rows, with one tile and with four, and in the one for
+// many.
+TEST(Float8Products, DoNotDependOnTheNumberOfRows) {
+  const Float8Case c(150, 140, 1000);
+  const std::vector<float> all = c.Run(0, c.rows, false);
+  for (const auto& [first, count] :
+       {std::pair<size_t, size_t>{0, 1}, {3, 8}, {20, 9}, {60, 40}, {77, 73}, {149, 1}}) {
+    const std::vector<float> some = c.Run(first, count, false);
+    EXPECT_EQ(std::memcmp(some.data(), &all[first * c.out], some.size() * sizeof(float)), 0)
+        << "rows " << first << " + " << count;
   }
 }
 

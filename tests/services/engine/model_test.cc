@@ -169,7 +169,7 @@ TEST(NamedGeometry, ListsTheKnownNames) {
 
 TEST(SizeOfWeights, IsWhatBuildingGives) {
   for (const WeightDtype dtype :
-       {WeightDtype::kFloat32, WeightDtype::kBFloat16, WeightDtype::kInt8}) {
+       {WeightDtype::kFloat32, WeightDtype::kBFloat16, WeightDtype::kFloat8, WeightDtype::kInt8}) {
     for (const bool tied : {false, true}) {
       for (const bool lola : {false, true}) {
         ModelConfig config = *NamedGeometry("tiny");
@@ -236,6 +236,8 @@ TEST_F(ModelLoadTest, LoadsAndIdentifiesTheModel) {
   EXPECT_EQ((*model)->fingerprint().size(), 32u);
   EXPECT_EQ((*model)->fingerprint(), (*Model::Load(kTinyModel, {}))->fingerprint());
   EXPECT_NE((*model)->fingerprint(),
+            (*Model::Load(dir_, {.dtype = WeightDtype::kBFloat16}))->fingerprint());
+  EXPECT_NE((*Model::Load(dir_, {.dtype = WeightDtype::kFloat8}))->fingerprint(),
             (*Model::Load(dir_, {.dtype = WeightDtype::kBFloat16}))->fingerprint());
   EXPECT_NE((*Model::Load(dir_, {.dtype = WeightDtype::kInt8}))->fingerprint(),
             (*Model::Load(dir_, {.dtype = WeightDtype::kBFloat16}))->fingerprint());

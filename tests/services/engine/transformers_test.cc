@@ -110,6 +110,18 @@ TEST_P(Transformers, Int8LogitsStayNear) {
   EXPECT_LT(4 * theirs, made_with["largest_logit"].get<double>());
 }
 
+// float8: a weight is off by up to 2^-4 of itself, 32 times what bfloat16 is off by; inputs are
+// bfloat16 on both sides.
+TEST_P(Transformers, Float8LogitsStayNear) {
+  const std::filesystem::path directory = kFixtures / GetParam();
+  const Json made_with = ReadExpected(directory).made_with;
+  const double theirs = made_with["differences"]["bfloat16"];
+  const double ours = Difference(directory, WeightDtype::kFloat8);
+  std::printf("%s: %.2e, transformers' bfloat16 %.2e\n", GetParam().c_str(), ours, theirs);
+  EXPECT_LE(ours, 32 * theirs);
+  EXPECT_LT(32 * theirs, made_with["largest_logit"].get<double>());
+}
+
 std::vector<std::string> Directories() {
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(kFixtures)) {

@@ -89,10 +89,10 @@ TEST_P(AgainstCpu, LogitsAndStates) {
                        BoundsFor(GetParam().settings.cache_dtype));
 }
 
-// Narrow weights round activations on both sides (bfloat16: to eight bits, int8: to 1/127 of the
-// largest of its group), and one near the middle of two steps goes either way: a step times a
-// weight of about an eighth in the residual, several of them in the logits. With few roundings, as
-// for the first token of a stream, most logits agree as in float32; later ones stay within 0.05
+// Narrow weights round activations on both sides (bfloat16, float8: to eight bits, int8: to 1/127
+// of the largest of its group), and one near the middle of two steps goes either way: a step times
+// a weight of about an eighth in the residual, several of them in the logits. With few roundings,
+// as for the first token of a stream, most logits agree as in float32; later ones stay within 0.05
 // (they are of order one; another table, scale or matrix changes them by as much). Scores move with
 // them, so no cache is chosen here; that the int8 products alone are exact is in
 // tests/kernels/cuda.
@@ -142,6 +142,12 @@ TEST(NarrowWeights, BFloat16Tied) {
 }
 TEST(NarrowWeights, Int8) { ExpectNarrowWeightsToAgree(NarrowModel(WeightDtype::kInt8, false)); }
 TEST(NarrowWeights, Int8Tied) { ExpectNarrowWeightsToAgree(NarrowModel(WeightDtype::kInt8, true)); }
+TEST(NarrowWeights, Float8) {
+  ExpectNarrowWeightsToAgree(NarrowModel(WeightDtype::kFloat8, false));
+}
+TEST(NarrowWeights, Float8Tied) {
+  ExpectNarrowWeightsToAgree(NarrowModel(WeightDtype::kFloat8, true));
+}
 
 INSTANTIATE_TEST_SUITE_P(Settings, AgainstCpu, testing::ValuesIn(AllCases()),
                          [](const auto& info) { return std::string(info.param.name); });

@@ -14,8 +14,10 @@ TEST(DeviceStepperTest, StateIsAFunctionOfTokens) {
   for (const char* name : {"lifelong", "bfloat16", "adaptive_shared_sinks", "float8",
                            "chunk_beyond_section", "hypothetical", "attention"}) {
     const LolaSettings settings = SettingsOf(name);
-    const bool narrow = settings.cache_dtype == kernels::Dtype::kFloat8;
-    const auto model = TinyModel(narrow ? WeightDtype::kInt8 : WeightDtype::kBFloat16);
+    const std::string_view kind = name;
+    const auto model = TinyModel(kind == "float8"     ? WeightDtype::kInt8
+                                 : kind == "lifelong" ? WeightDtype::kFloat8
+                                                      : WeightDtype::kBFloat16);
     const std::vector<int32_t> tokens = RandomTokens(200, model->geometry().vocab, 3);
     World world(model, settings);
     std::vector<float> want;
@@ -42,6 +44,42 @@ TEST(DeviceStepperTest, StateIsAFunctionOfTokens) {
     EXPECT_EQ(want, got);
     EXPECT_EQ(world.Record(0), direct.Record(3));
   }
+}
+
+// Blocks of a prefill fold sections into spans, decode steps leave that to the merge: the same bits
+// where there are several sections in a span and several spans of each kind.
+TEST(DeviceStepperTest, SpansAreFoldedAlike) {
+  ModelConfig config = *NamedGeometry("tiny");
+  config.geometry.vocab = 1024;
+  config.geometry.feature_dim = 256;
+  auto made = Model::Random(config, 7, {.dtype = WeightDtype::kFloat32});
+  ASSERT_TRUE(made.ok()) << made.status();
+  const std::shared_ptr<const Model> model = *std::move(made);
+  LolaSettings settings = Small();
+  settings.window = settings.chunk = 144;
+  settings.cache_pairs = 400;
+  const cuda::Sections sections = SectionsOf(settings, model->geometry());
+  const cuda::Sections spans = SectionsOf(settings, model->geometry(), cuda::kSpanSections);
+  EXPECT_EQ(std::vector({sections.cache, sections.window, sections.linear}),
+            std::vector({7u, 6u, 8u}));
+  EXPECT_EQ(std::vector({spans.cache, spans.window, spans.linear}), std::vector({2u, 2u, 2u}));
+  World world(model, settings);
+  Judge judge(*model, settings);
+  const std::vector<int32_t> tokens = DistinctTokens(760, config.geometry.vocab, 12);
+  constexpr size_t kTogether = 720;
+  std::vector<float> got, want;
+  for (size_t at = 0; at < kTogether; at += 40) {
+    got = world.Feed(0, std::span(tokens).subspan(at, 40));
+    want = judge.Feed(std::span(tokens).subspan(at, 40));
+  }
+  EXPECT_LT(LargestDifference(got, want), 2e-4);
+  EXPECT_GT(world.stats().absorptions, 0u);
+  ASSERT_TRUE(world.arena().Load(1, world.Record(0)).ok());
+  got = world.Feed(0, std::span(tokens).subspan(kTogether));
+  std::vector<float> single;
+  for (size_t i = kTogether; i < tokens.size(); ++i) single = world.Feed(1, {&tokens[i], 1});
+  EXPECT_EQ(got, single);
+  EXPECT_EQ(world.Record(0), world.Record(1));
 }
 
 TEST(DeviceStepperTest, StatesMoveBetweenSlotsAndToTheCpu) {
