@@ -105,6 +105,14 @@ TEST(BpeTokenizer, UnicodeFormsMakeNoControlToken) {
   EXPECT_EQ(ids.back(), 1);
 }
 
+// [/INST] takes the space behind it, in which another added token (three spaces) begins; ids are
+// those of Hugging Face tokenizers 0.23.3.
+TEST(BpeTokenizer, AddedTokensWithinSpaceThatAnotherTook) {
+  const auto tokenizer = Load(File("byte_level.json"));
+  EXPECT_THAT(Ids(*tokenizer, "0[/INST]\n    x"), ElementsAre(15, 1011, 1014, 569));
+  EXPECT_THAT(Ids(*tokenizer, "0[/INST]     [/INST]x"), ElementsAre(15, 1011, 1014, 592, 1011, 87));
+}
+
 TEST(BpeTokenizer, AContinuationGetsNoSpaceInFront) {
   for (const char* scheme : {"", "always", "first", "never"}) {
     Json file = File("sentencepiece.json");
