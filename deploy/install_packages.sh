@@ -23,6 +23,7 @@ build_packages=(
   "libxxhash-dev = checksums and digests"
   "libzstd-dev = compression"
   "libpcre2-dev = regular expressions"
+  "libutf8proc-dev = Unicode normalization forms"
   "nlohmann-json3-dev = JSON"
   "libspdlog-dev = logging"
   "libcli11-dev = command lines and configuration files"
@@ -57,6 +58,7 @@ runtime_packages=(
   "libxxhash0 = checksums and digests"
   "libzstd1 = compression"
   "libpcre2-8-0 = regular expressions"
+  "libutf8proc2 = Unicode normalization forms"
   "libspdlog1.10 = logging"
 )
 fuzz_packages=(

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Result files of `lola eval --out` as one Markdown table and plots.
+"""Results of `lola eval` as one Markdown table and plots.
 
-    eval_report.py results/*.json --out report/
+    eval_report.py results/*.json runs.jsonl --out report/
 
-writes report/report.md and, for what the files hold, recall_by_length.png, recall_by_depth.png,
-recall_by_distance.png and perplexity_by_position.png. Files of one task that differ in length only
-are one line of the first plot.
+reads files of --out and appended lines of --json, one run each. Writes report/report.md and, for
+what the files hold, recall_by_length.png, recall_by_depth.png, recall_by_distance.png and
+perplexity_by_position.png. Runs of one task that differ in length only are one line of the first
+plot.
 """
 
 import argparse
@@ -17,18 +18,31 @@ import sys
 FORMAT_VERSION = 1
 
 
-def read(path):
-    """A result file; SystemExit naming it when it is something else."""
+def documents(path):
+    """JSON documents of a file: one over many lines, or one a line."""
+    text = path.read_text(encoding="utf-8")
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        version = results["format_version"]
-        results["identity"]["task"], results["summary"]["samples"]  # what every file has
+        return [json.loads(text)]
+    except ValueError:
+        lines = [line for line in text.splitlines() if line.strip()]
+        if len(lines) < 2:
+            raise
+        return [json.loads(line) for line in lines]
+
+
+def read(path):
+    """The runs of a file; SystemExit naming it when it is something else."""
+    try:
+        runs = documents(path)
+        for results in runs:
+            version = results["format_version"]
+            results["identity"]["task"], results["summary"]["samples"]  # what every run has
+            if version != FORMAT_VERSION:
+                sys.exit(f"eval_report: {path}: format_version {version}, this tool reads "
+                         f"{FORMAT_VERSION}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         sys.exit(f"eval_report: {path}: no results of lola eval ({error})")
-    if version != FORMAT_VERSION:
-        sys.exit(f"eval_report: {path}: format_version {version}, this tool reads {FORMAT_VERSION}")
-    results["path"] = path
-    return results
+    return runs
 
 
 def length(results):
@@ -37,8 +51,32 @@ def length(results):
     return asked or max((s["tokens"] for s in results["samples"]), default=0)
 
 
+# Settings that variant() always tells, or that follow from those it tells.
+TOLD = ("mode", "profile", "window", "chunk", "cache_pairs", "cache_pairs_per_layer", "score")
+
+
+def tell_apart(all_results):
+    """Adds to each run the settings and weight type in which runs of its task and name differ."""
+    groups = {}
+    for results in all_results:
+        groups.setdefault((results["identity"]["task"], variant(results)), []).append(results)
+    for group in groups.values():
+        names = [n for n in group[0]["identity"] if n == "weight_dtype" or
+                 n.startswith("settings.") and n[9:] not in TOLD]
+        for name in names:
+            values = [r["identity"].get(name, "") for r in group]
+            if len(set(values)) > 1:
+                for results, value in zip(group, values):
+                    results.setdefault("apart", []).append(
+                        f"{name.removeprefix('settings.')} {value or 'none'}")
+
+
 def variant(results):
     """How the model remembered, in few words."""
+    return ", ".join([base_variant(results), *results.get("apart", [])])
+
+
+def base_variant(results):
     settings = {k[9:]: v for k, v in results["identity"].items() if k.startswith("settings.")}
     if settings["mode"] == "softmax":
         return "softmax"
@@ -57,6 +95,17 @@ def bits_per(count, unit):
     return count["bits"] / count[unit] if count[unit] else math.nan
 
 
+def bits_interval(counts, total):
+    """95 % interval of the mean bits per token, as if tokens were independent."""
+    n = total["tokens"]
+    if n < 2 or not all("squares" in c for c in counts):
+        return "-"
+    mean = total["bits"] / n
+    variance = max(0.0, sum(c["squares"] for c in counts) - n * mean * mean) / (n - 1)
+    spread = 1.959963984540054 * math.sqrt(variance / n)
+    return f"{mean - spread:.4f} to {mean + spread:.4f}"
+
+
 def table(all_results):
     rows = ["| task | memory | length | score % | 95 % | questions | state bytes | seed | bos | "
             "model | build |", "|---|---|---|---|---|---|---|---|---|---|---|"]
@@ -70,7 +119,7 @@ def table(all_results):
             counts = summary.get("bits_by_position", [])
             total = {k: sum(c[k] for c in counts) for k in ("bits", "tokens", "bytes")}
             score = f"{bits_per(total, 'tokens'):.4f} bits/token" if counts else "-"
-            interval, asked = "-", f"{total['tokens']:,} tokens"
+            interval, asked = bits_interval(counts, total), f"{total['tokens']:,} tokens"
         rows.append(f"| {identity['task']} | {variant(results)} | {length(results):,} | {score} | "
                     f"{interval} | {asked} | {results['state_bytes']:,} | {identity['seed']} | "
                     f"{identity['bos']} | `{identity['fingerprint'][:12]}` | {results['tool']} |")
@@ -148,11 +197,14 @@ def plot(path, lines, x_label, y_label, log_x):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", type=pathlib.Path)
+    parser.add_argument("files", nargs="+", type=pathlib.Path,
+                        help="JSON of lola eval: one run, or one run a line")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("."), help="folder")
+    parser.add_argument("--no-plots", action="store_true", help="the table alone")
     arguments = parser.parse_args()
-    all_results = sorted((read(path) for path in arguments.files),
-                         key=lambda r: (r["identity"]["task"], variant(r), length(r)))
+    all_results = [results for path in arguments.files for results in read(path)]
+    tell_apart(all_results)
+    all_results.sort(key=lambda r: (r["identity"]["task"], variant(r), length(r)))
     arguments.out.mkdir(parents=True, exist_ok=True)
     text = "# Evaluation\n\n" + table(all_results)
     for name, lines, x_label, y_label, log_x in (
@@ -162,6 +214,8 @@ def main():
              True),
             ("perplexity_by_position", perplexity_by_position(all_results), "position, tokens",
              "bits per token", True)):
+        if arguments.no_plots:
+            break
         if plot(arguments.out / f"{name}.png", lines, x_label, y_label, log_x):
             text += f"\n![{name.replace('_', ' ')}]({name}.png)\n"
     (arguments.out / "report.md").write_text(text, encoding="utf-8")

@@ -24,6 +24,7 @@ v1::LolaSettings ToProto(const evaluate::SettingsChoice& choice) {
   v1::LolaSettings settings;
   if (choice.profile != "model") settings.set_profile(choice.profile);
   if (choice.mode == "softmax") settings.set_mode("softmax");
+  if (choice.mode == "lola" || choice.mode == "base") settings.set_mode("lola");
   if (choice.mode == "base") settings.set_cache_pairs(0);
   if (choice.cache_pairs >= 0) settings.set_cache_pairs(choice.cache_pairs);
   for (const uint32_t pairs : choice.cache_pairs_per_layer) {

@@ -70,6 +70,7 @@ absl::Status PrepareLocal(EvalFlags& flags, RunParts& parts) {
     settings->window = static_cast<uint32_t>(parts.task->tokens_per_sample());
   }
   evaluate::LocalOptions options;
+  options.name = flags.model;
   options.settings = *settings;
   options.bos = flags.task.bos;
   options.threads = flags.threads;

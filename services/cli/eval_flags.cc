@@ -21,7 +21,8 @@ void RegisterTexts(rpc::OptionSet& eval, evaluate::TaskOptions* task) {
   eval.Add("length", &task->length, "tokens of a stream up to the answer; 0: the task's own");
   eval.Add("samples", &task->samples, "streams; 0: the task's own (500 for RULER)");
   eval.Add("seed", &task->seed, "of texts, keys and places");
-  eval.Add("bos", &task->bos, "begin every stream with <bos>");
+  eval.Add("bos", &task->bos,
+           "begin every stream with <bos>; --bos=false: without (LoLA's published figures)");
   eval.Add("max-tokens", &task->max_tokens, "generated per answer; 0: the task's own");
   eval.Add("words", &task->words,
            "keys of needles: {\"adjectives\": [...], \"nouns\": [...]}; empty: a built-in list");
@@ -43,7 +44,9 @@ void RegisterTexts(rpc::OptionSet& eval, evaluate::TaskOptions* task) {
 void RegisterSettings(rpc::OptionSet& eval, EvalFlags* flags) {
   evaluate::SettingsChoice* s = &flags->settings;
   eval.Add("profile", &s->profile, "model (its defaults), lifelong or paper");
-  eval.Add("mode", &s->mode, "lola, base (no sparse cache) or softmax (full cache)");
+  eval.Add("mode", &s->mode,
+           "model (lola if it has feature maps, else softmax), lola, base (no sparse cache) or "
+           "softmax (full cache)");
   eval.Add("cache-pairs", &s->cache_pairs, "lambda: pairs per layer and head; -1: the profile's");
   eval.Add("cache-pairs-per-layer", &flags->cache_pairs_per_layer, "pairs of each layer");
   eval.Add("window", &s->window, "eta, tokens; -1: the profile's");
@@ -52,7 +55,10 @@ void RegisterSettings(rpc::OptionSet& eval, EvalFlags* flags) {
   eval.Add("memory-distance", &s->memory_distance, "for constant positions; -1: the profile's");
   eval.Add("mass-cap", &s->mass_cap, "of the linear branch; 0: none; -1: the profile's");
   eval.Add("redundancy-threshold", &s->redundancy_threshold, "0: plain score; -1: the profile's");
-  eval.Add("score", &s->score, "sre and others: lola-eval --help names them");
+  eval.Add(
+      "score", &s->score,
+      "sre, leave_one_out, hypothetical, each also relative_..., value_norm, key_norm, attention, "
+      "recency or random");
   eval.Add("score-epsilon", &s->score_epsilon, "kept away from zero by this; -1: the profile's");
   eval.Add("rescore", &s->rescore, "cached pairs anew at every event: true or false");
   eval.Add("cache-dtype", &s->cache_dtype, "rows of window and cache: float32, bfloat16, float8");
@@ -90,8 +96,9 @@ void RegisterEval(rpc::OptionSet& set, EvalFlags* flags) {
   eval.Add("dtype", &flags->dtype, "weights in this process: float32, bfloat16, float8 or int8");
   eval.Add("threads", &flags->threads, "threads in this process");
   eval.Add("streams", &flags->streams, "texts side by side, in each thread or at the endpoint");
-  eval.Add("out", &flags->out,
-           "results as JSON; the same command goes on where an interrupted one ended");
+  eval.Add(
+      "out", &flags->out,
+      "results as JSON; the same command goes on where one ended that was interrupted or killed");
   eval.Add("print-samples", &flags->print_samples,
            "print so many samples as JSON lines and stop; needs no model");
   eval.Add("distances", &flags->distances,
@@ -100,14 +107,17 @@ void RegisterEval(rpc::OptionSet& set, EvalFlags* flags) {
   RegisterSettings(eval, flags);
   eval.SetExamples(
       TaskList() +
-      "\nTexts are streamed in, questions are asked on copies. Answers are greedy. Ctrl-C keeps\n"
-      "finished samples (--out).\n\n"
+      "\nTexts are streamed in, questions are asked on copies. Answers are greedy. With --out "
+      "every\n"
+      "finished sample is kept, whatever ends the run. --json prints one line: append runs to a\n"
+      "file, tools/eval_report.py makes tables and plots of such files and of --out's.\n\n"
       "  lola eval passkey --model models/passkey-1m --length 16384 --out passkey.json\n"
       "  lola eval statements --model models/passkey-1m --mode base\n"
       "  lola eval stream_recall --model models/passkey-1m --length 1000000 --update-share 0.3\n"
       "  lola eval niah_single_2 --haystack essays.txt --tokenizer my-model    through the "
       "endpoint\n"
       "  lola eval perplexity --model models/passkey-1m --text book.txt\n"
+      "  lola eval passkey --model models/passkey-1m --json >> runs.jsonl\n"
       "  lola eval niah_multikey_1 --haystack essays.txt --print-samples 10");
 }
 

@@ -44,11 +44,16 @@ std::string Tallies(const std::string& head, const std::map<uint64_t, evaluate::
 }
 
 std::string Bits(const std::string& head, const std::map<uint64_t, evaluate::BitCount>& counts) {
-  Rows rows = {{head, "TOKENS", "BITS/TOKEN", "BITS/BYTE", "PERPLEXITY"}};
+  Rows rows = {{head, "TOKENS", "BITS/TOKEN", "95 % INTERVAL", "BITS/BYTE", "PERPLEXITY"}};
   for (const auto& [at, count] : counts) {
     const double bits = count.bits / static_cast<double>(count.tokens);
+    std::string interval = "-";
+    if (count.tokens > 1 && count.squares > 0) {
+      const auto [low, high] = evaluate::MeanInterval(count);
+      interval = Number("%.4f", low) + " to " + Number("%.4f", high);
+    }
     rows.push_back(
-        {Grouped(at), Grouped(count.tokens), Number("%.4f", bits),
+        {Grouped(at), Grouped(count.tokens), Number("%.4f", bits), interval,
          count.bytes > 0 ? Number("%.4f", count.bits / static_cast<double>(count.bytes)) : "-",
          Number("%.3f", std::exp2(bits))});
   }
@@ -63,13 +68,23 @@ std::string EvalReport(const evaluate::RunHeader& header,
                        const std::vector<evaluate::SampleResult>& results) {
   const evaluate::Summary s = evaluate::Summarise(results);
   const evaluate::RunSetup& setup = header.setup;
+  const auto setting = [&setup](std::string_view wanted) {
+    for (const auto& [name, value] : setup.settings) {
+      if (name == wanted) return value;
+    }
+    return std::string();
+  };
+  const std::string budgets = setting("cache_pairs_per_layer");
+  const std::string lambda = budgets.empty() ? setting("cache_pairs") : budgets;
   std::string text = "arguments  " + Values(header.arguments) + "\n" +  //
                      "texts      " + Values(header.facts) + "\n" +      //
-                     "settings   " + Values(setup.settings) + "\n" +    //
-                     "model      " + setup.fingerprint + " " + setup.weight_dtype + " " +
-                     setup.instruction_class + ", " + setup.engine + "\n" + "build      " +
-                     evaluate::BuildVersion() + "\n" + "state      " + Grouped(setup.state_bytes) +
-                     " bytes of one stream\n";
+                     "memory     eta " + setting("window") + ", lambda " + lambda + ", score " +
+                     setting("score") + ", mixing " + setting("mixing") + "\n" + "settings   " +
+                     Values(setup.settings) + "\n" +  //
+                     "model      " + (setup.model.empty() ? "" : setup.model + ", ") +
+                     setup.fingerprint + " " + setup.weight_dtype + " " + setup.instruction_class +
+                     ", " + setup.engine + "\n" + "build      " + evaluate::BuildVersion() + "\n" +
+                     "state      " + Grouped(setup.state_bytes) + " bytes of one stream\n";
   text += "samples    " + Grouped(s.samples) + "\n";
   if (s.questions > 0) {
     text += "score      " + Percent(s.score) + " (95 %: " + Percent(s.low) + " to " +

@@ -5,16 +5,17 @@
 namespace lola::cli {
 namespace {
 
-// As strftime("%d %b %Y") writes it in the C locale, whatever this process speaks.
-std::string Today() {
+// As strftime writes it in the C locale, whatever this process speaks: "%d %b %Y" or "%Y-%m-%d".
+std::string Today(std::string_view format) {
   static constexpr const char* kMonths[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
                                             "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
   const std::time_t now = std::time(nullptr);
   std::tm local{};
   localtime_r(&now, &local);
-  const std::string day = std::to_string(local.tm_mday);
-  return (day.size() < 2 ? "0" + day : day) + " " + kMonths[local.tm_mon] + " " +
-         std::to_string(1900 + local.tm_year);
+  const auto two = [](int number) { return (number < 10 ? "0" : "") + std::to_string(number); };
+  const std::string day = two(local.tm_mday), year = std::to_string(1900 + local.tm_year);
+  if (format == "%Y-%m-%d") return year + "-" + two(local.tm_mon + 1) + "-" + day;
+  return day + " " + kMonths[local.tm_mon] + " " + year;
 }
 
 }  // namespace
@@ -39,7 +40,7 @@ absl::StatusOr<std::vector<int32_t>> Turns::Next(const std::string& line, uint64
   std::vector<engine::ChatMessage> messages;
   if (!system_.empty()) messages.push_back({"system", system_});
   messages.push_back({"user", line});
-  auto text = chat_.Begin(messages, chat_.wants_today() ? Today() : "");
+  auto text = chat_.Begin(messages, chat_.date_format().empty() ? "" : Today(chat_.date_format()));
   if (!text.ok()) return text.status();
   return engine::EncodeChat(*tokenizer_, *text);
 }

@@ -134,6 +134,9 @@ std::optional<ChatTemplate> ChatTemplate::Recognise(const std::string& text) {
              !Has(text, "think") && !Has(text, "trim") && !Has(text, "strip")) {
     made.family_ = Family::kChatMl;
     made.default_system_ = DefaultSystem(text);
+  } else if (std::optional<MistralForm> form = RecogniseMistral(text)) {
+    made.family_ = Family::kMistral;
+    made.mistral_ = *std::move(form);
   } else {
     return std::nullopt;
   }
@@ -153,7 +156,8 @@ absl::StatusOr<std::optional<ChatTemplate>> ChatTemplate::Parse(std::string_view
   if (!made) {
     return absl::UnimplementedError(
         absl::StrCat("chat_template: ", ShowJson(text.substr(0, kShownBytes)),
-                     " (known: llama-2, llama-3, llama-3.1, mistral-v1, chatml)"));
+                     " (known: llama-2, llama-3, llama-3.1, mistral-v1, mistral-v3, "
+                     "mistral-v3-tekken, mistral-v7, mistral-v7-tekken, chatml)"));
   }
   made->bos_ = TokenOf(root, "bos_token");
   made->eos_ = TokenOf(root, "eos_token");
@@ -193,16 +197,63 @@ std::string_view ChatTemplate::family() const {
       return "llama-3.1";
     case Family::kMistral1:
       return "mistral-v1";
+    case Family::kMistral:
+      return mistral_.name();
     case Family::kChatMl:
       return "chatml";
   }
   return "unknown";
 }
 
+std::string_view ChatTemplate::date_format() const {
+  if (wants_today_) return "%d %b %Y";
+  return family_ == Family::kMistral && mistral_.wants_date() ? "%Y-%m-%d" : "";
+}
+
+absl::StatusOr<ChatText> ChatTemplate::BeginMistral(const std::vector<ChatMessage>& messages,
+                                                    const std::string& date) const {
+  using System = MistralForm::System;
+  const bool has_system = messages[0].role == "system";
+  Writer out;
+  out.Ours(bos_);
+  if (mistral_.system == System::kBlock && (has_system || !mistral_.default_system.empty())) {
+    out.Ours(mistral_.system_begin);
+    if (has_system) out.Theirs(messages[0].content);
+    for (const MistralForm::Piece& piece : mistral_.default_system) {
+      if (has_system) break;
+      if (piece.date && date.empty()) {
+        return absl::InvalidArgumentError("date: empty, the template's system message tells it");
+      }
+      out.Theirs(piece.date ? date : piece.text);
+    }
+    out.Ours(mistral_.system_end);
+  }
+  for (size_t i = has_system ? 1 : 0; i < messages.size(); ++i) {
+    const auto& [role, content] = messages[i];
+    if (role == "assistant") {
+      out.Ours(mistral_.reply_begin);
+      out.Theirs(mistral_.trims_reply ? Stripped(content) : content).Ours(eos_);
+      continue;
+    }
+    const bool here = mistral_.system == System::kFirstUser  ? i == 1
+                      : mistral_.system == System::kLastUser ? i + 1 == messages.size()
+                                                             : content == messages.back().content;
+    out.Ours(mistral_.user_begin);
+    if (has_system && here && mistral_.system != System::kBlock) {
+      out.Theirs(messages[0].content + "\n\n");
+    }
+    out.Theirs(content).Ours(mistral_.user_end);
+  }
+  return out.Take();
+}
+
 absl::StatusOr<ChatText> ChatTemplate::Begin(const std::vector<ChatMessage>& messages,
                                              const std::string& date) const {
-  absl::Status roles = CheckRoles(messages, family_ != Family::kMistral1);
-  if (!roles.ok()) return roles;
+  const bool no_system =
+      family_ == Family::kMistral1 ||
+      (family_ == Family::kMistral && mistral_.system == MistralForm::System::kNone);
+  if (absl::Status roles = CheckRoles(messages, !no_system); !roles.ok()) return roles;
+  if (family_ == Family::kMistral) return BeginMistral(messages, date);
   Writer out;
   const bool has_system = messages[0].role == "system";
   const std::string system = has_system ? messages[0].content : "";
@@ -254,6 +305,9 @@ ChatText ChatTemplate::Next(const std::string& user) const {
       break;
     case Family::kMistral1:
       out.Ours(space_behind_eos_ ? " [INST] " : "[INST] ").Theirs(user).Ours(" [/INST]");
+      break;
+    case Family::kMistral:
+      out.Ours(mistral_.user_begin).Theirs(user).Ours(mistral_.user_end);
       break;
     case Family::kChatMl:
       out.Ours("\n<|im_start|>user\n").Theirs(user).Ours("<|im_end|>\n<|im_start|>assistant\n");

@@ -20,6 +20,12 @@ constexpr size_t kConfigBytesMax = 16 << 20;
 // A BPE with merges is a vocabulary of its own; without any it can only be the bytes.
 absl::StatusOr<std::unique_ptr<Tokenizer>> ParseKind(const Json& root) {
   const auto model = root.find("model");
+  const bool named = model != root.end() && model->is_object() && model->contains("type");
+  if (named && (*model)["type"] != "BPE") {
+    return absl::UnimplementedError(
+        absl::StrCat("model.type: ", ShowJson((*model)["type"]),
+                     " (known: BPE, byte-level or with byte fallback)"));
+  }
   const bool merges = model != root.end() && model->is_object() &&
                       model->value("type", Json()) == "BPE" && model->contains("merges") &&
                       (*model)["merges"].is_array() && !(*model)["merges"].empty();

@@ -196,11 +196,13 @@ void Worker::Measure(Lane& lane, size_t count) {
     const uint64_t position = lane.result.tokens + i;
     uint64_t multiple = s_.task.measured_unit();
     while (position >= multiple) multiple *= 10;
+    const double cost = Bits(rows.subspan(i * vocab, vocab), id);
     for (BitCount* bits :
          {&lane.result.by_position[std::bit_floor(position)], &lane.result.by_multiple[multiple]}) {
       bits->tokens += 1;
       bits->bytes += s_.tokenizer.TokenBytes(id).size();
-      bits->bits += Bits(rows.subspan(i * vocab, vocab), id);
+      bits->bits += cost;
+      bits->squares += cost * cost;
     }
   }
   std::copy_n(lane.logits.begin() + count * vocab, vocab, lane.logits.begin());
@@ -297,6 +299,7 @@ absl::StatusOr<std::unique_ptr<LocalRunner>> LocalRunner::Create(const engine::M
   auto impl = std::unique_ptr<Impl>(new Impl{
       model, tokenizer, options, memory::StateLayout(model.geometry(), options.settings), {}, {}});
   impl->setup.engine = "in process";
+  impl->setup.model = options.name;
   impl->setup.fingerprint = model.fingerprint();
   impl->setup.instruction_class = std::string(kernels::InstructionClass());
   impl->setup.weight_dtype = std::string(kernels::DtypeName(model.dtype()));

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -18,6 +19,7 @@
 namespace lola::evaluate {
 
 struct LocalOptions {
+  std::string name;  // of the model, for the report
   memory::LolaSettings settings;
   bool bos = true;
   int threads = 2;

@@ -12,9 +12,11 @@ namespace {
 
 constexpr size_t kFileBytesMax = size_t{1} << 30;
 constexpr uint64_t kMultiple = 1000;  // of the training length
-constexpr size_t kTextPiece = 1024;   // bytes: a stream ends within one of its length
+constexpr size_t kTextPiece = 1024;   // bytes
+constexpr uint64_t kInFront = 8;      // <bos>, and what a tokenizer puts in front of a text
 
-// A stretch of a text, piece by piece, until it ends or `tokens` tokens were handed out.
+// A stretch of a text, piece by piece, until it ends or the next character would be more than
+// `tokens` tokens.
 class TextScript : public Script {
  public:
   TextScript(std::string_view text, uint64_t tokens, bool repeat, const TokenCounter& counter)
@@ -35,8 +37,20 @@ class TextScript : public Script {
     }
     if (pending_.find_last_not_of(' ') == std::string::npos) return {};
     Step step = TakePiece(pending_, marks_);
-    const uint64_t count = counter_.Text(step.text);
-    tokens_ -= std::min(tokens_, count);  // the last piece is read whole
+    uint64_t count = counter_.Text(step.text);
+    while (count > tokens_) {
+      // The end of the stream lies in this piece: about as much of it as there are tokens left.
+      size_t size = step.text.size() * tokens_ / count;
+      while (size > 0 && (step.text[size] & 0xC0) == 0x80) --size;
+      step.text.resize(size);
+      if (size == 0) return {};
+      count = counter_.Text(step.text);
+      if (count <= tokens_) {
+        tokens_ = 0;
+        return step;
+      }
+    }
+    tokens_ -= count;
     return step;
   }
 
@@ -58,7 +72,7 @@ class PerplexityTask : public Task {
 
   std::string name() const override { return "perplexity"; }
   uint64_t samples() const override { return options_.samples; }
-  uint64_t tokens_per_sample() const override { return length_ + kTextPiece; }
+  uint64_t tokens_per_sample() const override { return length_ + kInFront; }
   uint64_t measured_unit() const override {
     return options_.trained_length > 0 ? options_.trained_length : 1024;
   }

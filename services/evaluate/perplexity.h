@@ -14,10 +14,10 @@
 namespace lola::evaluate {
 
 struct PerplexityOptions {
-  std::string path;             // the text, UTF-8, read as it is
-  uint64_t length = 0;          // tokens of a stream; 0 = 1,000 times the training length, or
-                                // less when the text ends before
-  uint64_t samples = 1;         // streams: stretches of the text that do not overlap
+  std::string path;      // the text, UTF-8, read as it is
+  uint64_t length = 0;   // most tokens of a stream, <bos> not counted; 0 = 1,000 times the training
+                         // length, or less when the text ends before
+  uint64_t samples = 1;  // streams: stretches of the text that do not overlap
   uint64_t trained_length = 0;  // 0 = not known
   bool repeat = false;          // begin the text again when it ends
 };

@@ -1,13 +1,19 @@
 #include "services/evaluate/results_file.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
-#include <fstream>
-#include <map>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "services/engine/mapped_file.h"
+#include "services/evaluate/results_json.h"
 #include "services/evaluate/summary.h"
 #include "services/evaluate/version.h"
 
@@ -25,119 +31,6 @@ Json ToJson(const NamedValues& values) {
   return object;
 }
 
-Json ToJson(const std::map<uint64_t, BitCount>& counts) {
-  Json list = Json::array();
-  for (const auto& [key, count] : counts) {
-    list.push_back(
-        {{"at", key}, {"tokens", count.tokens}, {"bytes", count.bytes}, {"bits", count.bits}});
-  }
-  return list;
-}
-
-std::map<uint64_t, BitCount> CountsFrom(const Json& list) {
-  std::map<uint64_t, BitCount> counts;
-  for (const Json& item : list) {
-    counts[item.at("at")] = {item.at("tokens"), item.at("bytes"), item.at("bits")};
-  }
-  return counts;
-}
-
-Json ToJson(const Answer& answer) {
-  Json references = Json::array();
-  for (size_t i = 0; i < answer.told.size(); ++i) {
-    references.push_back({{"text", answer.question.references[i].text},
-                          {"told_at", answer.told[i]},
-                          {"found", static_cast<bool>(answer.verdict.found[i])}});
-  }
-  Json json = {{"question", answer.question.text + answer.question.answer_prefix},
-               {"asked_at", answer.position},
-               {"answer_at", answer.answer_at},
-               {"output", answer.text},
-               {"score", answer.verdict.score},
-               {"references", references}};
-  if (!answer.verdict.which.empty()) {
-    json["older"] = answer.question.older;
-    json["which"] = answer.verdict.which;
-  }
-  return json;
-}
-
-Answer AnswerFrom(const Json& json) {
-  Answer answer;
-  answer.question.text = json.at("question");
-  answer.position = json.at("asked_at");
-  answer.answer_at = json.at("answer_at");
-  answer.text = json.at("output");
-  answer.verdict.score = json.at("score");
-  for (const Json& reference : json.at("references")) {
-    answer.question.references.push_back({reference.at("text"), 0});
-    answer.told.push_back(reference.at("told_at"));
-    answer.verdict.found.push_back(reference.at("found"));
-  }
-  if (json.contains("which")) {
-    answer.question.older = json.at("older").get<std::vector<std::string>>();
-    answer.verdict.which = json.at("which");
-  }
-  return answer;
-}
-
-Json ToJson(const SampleResult& result) {
-  Json json = {{"index", result.index}, {"tokens", result.tokens}};
-  if (!result.answers.empty()) {
-    json["answers"] = Json::array();
-    for (const Answer& answer : result.answers) json["answers"].push_back(ToJson(answer));
-  }
-  if (!result.by_position.empty()) {
-    json["bits_by_position"] = ToJson(result.by_position);
-    json["bits_by_multiple"] = ToJson(result.by_multiple);
-  }
-  return json;
-}
-
-SampleResult SampleFrom(const Json& json) {
-  SampleResult result;
-  result.index = json.at("index");
-  result.tokens = json.at("tokens");
-  if (json.contains("answers")) {
-    for (const Json& answer : json.at("answers")) result.answers.push_back(AnswerFrom(answer));
-  }
-  if (json.contains("bits_by_position")) {
-    result.by_position = CountsFrom(json.at("bits_by_position"));
-    result.by_multiple = CountsFrom(json.at("bits_by_multiple"));
-  }
-  return result;
-}
-
-Json Tallies(const std::map<uint64_t, Tally>& tallies) {
-  Json list = Json::array();
-  for (const auto& [key, tally] : tallies) {
-    list.push_back({{"from", key}, {"asked", tally.asked}, {"right", tally.right}});
-  }
-  return list;
-}
-
-Json ToJson(const Summary& s) {
-  Json json = {{"samples", s.samples}, {"questions", s.questions}};
-  if (s.questions > 0) {
-    json["score"] = s.score;
-    json["wilson95"] = {s.low, s.high};
-    json["references"] = s.references;
-    json["found"] = s.found;
-    json["by_depth"] = Json::array();
-    for (const Tally& tally : s.by_depth) {
-      json["by_depth"].push_back({{"asked", tally.asked}, {"right", tally.right}});
-    }
-    json["by_distance"] = Tallies(s.by_distance);
-    json["by_position"] = Tallies(s.by_position);
-  }
-  if (!s.updates.empty()) json["updates"] = s.updates;
-  if (!s.bits_by_position.empty()) {
-    json["bits_by_position"] = ToJson(s.bits_by_position);
-    json["bits_by_multiple"] = ToJson(s.bits_by_multiple);
-  }
-  return json;
-}
-
 // What must be equal for two runs to be one.
 NamedValues Identity(const RunHeader& header) {
   NamedValues identity = header.arguments;
@@ -149,10 +42,90 @@ NamedValues Identity(const RunHeader& header) {
   return identity;
 }
 
+absl::Status CheckIdentity(const std::string& path, const Json& found, const NamedValues& wanted) {
+  for (const auto& [name, value] : wanted) {
+    const std::string old = found.value(name, "");
+    if (old == value) continue;
+    return absl::FailedPreconditionError(absl::StrCat("out: ", path, " was made with ", name,
+                                                      " = \"", old, "\", this run has \"", value,
+                                                      "\"; give another file or remove it"));
+  }
+  return absl::OkStatus();
+}
+
+// Writes all of `text`; false when the system does not take it.
+bool WriteAll(int file, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t wrote = ::write(file, text.data(), text.size());
+    if (wrote < 0 && errno == EINTR) continue;
+    if (wrote <= 0) return false;
+    text.remove_prefix(static_cast<size_t>(wrote));
+  }
+  return true;
+}
+
+absl::Status Unwritable(const std::string& path) {
+  return absl::UnavailableError(
+      absl::StrCat("out: ", path, " cannot be written: ", std::strerror(errno)));
+}
+
 }  // namespace
+
+ResultsFile::~ResultsFile() {
+  if (journal_ < 0) return;
+  struct stat state;
+  if (::fstat(journal_, &state) == 0 && state.st_size == 0) ::unlink(JournalPath().c_str());
+  ::close(journal_);
+}
+
+std::string ResultsFile::JournalPath() const { return absl::StrCat(path_, ".part"); }
+
+absl::Status ResultsFile::OpenJournal() {
+  const std::string path = JournalPath();
+  for (;;) {
+    journal_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (journal_ < 0) return Unwritable(path);
+    if (::flock(journal_, LOCK_EX | LOCK_NB) != 0) {
+      ::close(std::exchange(journal_, -1));  // the file is the other run's
+      return absl::FailedPreconditionError(
+          absl::StrCat("out: ", path_, " is being written by another run"));
+    }
+    struct stat state;
+    if (::fstat(journal_, &state) != 0) return Unwritable(path);
+    if (state.st_nlink > 0) return absl::OkStatus();
+    ::close(journal_);  // the run that had it before removed it meanwhile
+  }
+}
+
+// Samples that were finished after the file was written last. A run that was killed leaves a last
+// line without its end: that sample is run again.
+absl::Status ResultsFile::ReadJournal() {
+  const std::string path = JournalPath();
+  const absl::StatusOr<std::string> text = engine::ReadTextFile(path, kFileBytesMax);
+  if (!text.ok()) return text.status();
+  bool first = true;
+  try {
+    for (size_t at = 0, end; (end = text->find('\n', at)) != std::string::npos; at = end + 1) {
+      const Json json = Json::parse(text->begin() + static_cast<ptrdiff_t>(at),
+                                    text->begin() + static_cast<ptrdiff_t>(end));
+      if (std::exchange(first, false)) {
+        absl::Status same = CheckIdentity(path, json.at("identity"), Identity(header_));
+        if (!same.ok()) return same;
+        continue;
+      }
+      SampleResult sample = SampleFrom(json);
+      if (!Has(sample.index)) Insert(std::move(sample));
+    }
+  } catch (const Json::exception& error) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("out: ", path, " is no journal of results: ", error.what(), "; remove it"));
+  }
+  return absl::OkStatus();
+}
 
 absl::Status ResultsFile::Read() {
   const absl::StatusOr<std::string> text = engine::ReadTextFile(path_, kFileBytesMax);
+  // A journal alone belongs to results that were taken away.
   if (absl::IsNotFound(text.status())) return absl::OkStatus();
   if (!text.ok()) return text.status();
   const Json json = Json::parse(*text, nullptr, false);
@@ -161,13 +134,8 @@ absl::Status ResultsFile::Read() {
     if (json.is_discarded() || json.at("format_version") != kFormatVersion) {
       return absl::InvalidArgumentError(absl::StrCat("out: ", path_, " is no results file"));
     }
-    for (const auto& [name, value] : Identity(header_)) {
-      const std::string old = json.at("identity").value(name, "");
-      if (old == value) continue;
-      return absl::FailedPreconditionError(absl::StrCat("out: ", path_, " was made with ", name,
-                                                        " = \"", old, "\", this run has \"", value,
-                                                        "\"; give another file or remove it"));
-    }
+    absl::Status same = CheckIdentity(path_, json.at("identity"), Identity(header_));
+    if (!same.ok()) return same;
     for (const Json& sample : json.at("samples")) results_.push_back(SampleFrom(sample));
     tokens_ = json.at("run").at("tokens");
     seconds_ = json.at("run").at("seconds");
@@ -175,14 +143,15 @@ absl::Status ResultsFile::Read() {
     return absl::InvalidArgumentError(
         absl::StrCat("out: ", path_, " is no results file: ", error.what()));
   }
-  return absl::OkStatus();
+  return ReadJournal();
 }
 
 absl::StatusOr<std::unique_ptr<ResultsFile>> ResultsFile::Open(const std::string& path,
                                                                RunHeader header) {
   auto file = std::unique_ptr<ResultsFile>(new ResultsFile(path, std::move(header)));
   if (path.empty()) return file;
-  absl::Status status = file->Read();
+  absl::Status status = file->OpenJournal();
+  if (status.ok()) status = file->Read();
   // A file that cannot be written is found out before hours of work, not after.
   if (status.ok()) status = file->Save();
   if (!status.ok()) return status;
@@ -194,7 +163,19 @@ bool ResultsFile::Has(uint64_t index) const {
                      [index](const SampleResult& result) { return result.index == index; });
 }
 
-void ResultsFile::Add(SampleResult result) {
+absl::Status ResultsFile::Add(SampleResult result) {
+  std::string line;
+  if (journal_ >= 0 && std::exchange(journal_is_empty_, false)) {
+    Json owner;
+    owner["identity"] = ToJson(Identity(header_));
+    line = owner.dump() + "\n";
+  }
+  if (journal_ >= 0) line += ToJson(result).dump() + "\n";
+  Insert(std::move(result));
+  return journal_ < 0 || WriteAll(journal_, line) ? absl::OkStatus() : Unwritable(JournalPath());
+}
+
+void ResultsFile::Insert(SampleResult result) {
   const auto at =
       std::lower_bound(results_.begin(), results_.end(), result.index,
                        [](const SampleResult& a, uint64_t index) { return a.index < index; });
@@ -206,9 +187,9 @@ void ResultsFile::AddEffort(uint64_t tokens, double seconds) {
   seconds_ += seconds;
 }
 
-std::string ResultsFile::Text() const {
+std::string ResultsFile::Text(int indent) const {
   const RunSetup& setup = header_.setup;
-  nlohmann::ordered_json json = {
+  Json json = {
       {"format_version", kFormatVersion},
       {"tool", absl::StrCat("lola eval ", BuildVersion())},
       {"engine", setup.engine},
@@ -222,23 +203,24 @@ std::string ResultsFile::Text() const {
        {{"tokens", tokens_},
         {"seconds", seconds_},
         {"tokens_per_second", seconds_ > 0 ? static_cast<double>(tokens_) / seconds_ : 0.0}}},
-      {"samples", nlohmann::ordered_json::array()}};
+      {"samples", Json::array()}};
   for (const SampleResult& result : results_) json["samples"].push_back(ToJson(result));
-  return json.dump(1) + "\n";
+  return json.dump(indent) + "\n";
 }
 
-absl::Status ResultsFile::Save() const {
+absl::Status ResultsFile::Save() {
   if (path_.empty()) return absl::OkStatus();
   const std::string fresh = absl::StrCat(path_, ".new");
-  {
-    std::ofstream out(fresh, std::ios::binary | std::ios::trunc);
-    out << Text();
-    out.flush();
-    if (!out) return absl::UnavailableError(absl::StrCat("out: ", fresh, " cannot be written"));
-  }
+  const int file = ::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (file < 0) return Unwritable(fresh);
+  const bool written = WriteAll(file, Text(1)) && ::fsync(file) == 0;
+  ::close(file);
+  if (!written) return Unwritable(fresh);
   if (std::rename(fresh.c_str(), path_.c_str()) != 0) {
     return absl::UnavailableError(absl::StrCat("out: ", path_, " cannot be replaced"));
   }
+  if (::ftruncate(journal_, 0) != 0) return Unwritable(JournalPath());
+  journal_is_empty_ = true;
   return absl::OkStatus();
 }
 

@@ -1,5 +1,7 @@
 // The results of a run as JSON, in a file that a later run with the same arguments goes on with.
-// One thread at a time.
+// Beside it stands FILE.part, a journal with one line for every sample finished since the file was
+// written last: a process that is killed loses no finished sample. The journal is locked while a
+// run has the file. One thread at a time.
 #ifndef LOLA_SERVICES_EVALUATE_RESULTS_FILE_H_
 #define LOLA_SERVICES_EVALUATE_RESULTS_FILE_H_
 
@@ -26,30 +28,40 @@ struct RunHeader {
 class ResultsFile {
  public:
   // Reads the file when it is there; an empty path keeps everything in memory.
-  // FAILED_PRECONDITION naming the first argument that differs, with both values;
-  // INVALID_ARGUMENT for a file that is no results file.
+  // FAILED_PRECONDITION naming the first argument that differs, with both values, or when another
+  // run has the file; INVALID_ARGUMENT for a file that is no results file.
   static absl::StatusOr<std::unique_ptr<ResultsFile>> Open(const std::string& path,
                                                            RunHeader header);
+  ~ResultsFile();
+  ResultsFile(const ResultsFile&) = delete;
 
   const std::vector<SampleResult>& results() const { return results_; }  // ascending index
   bool Has(uint64_t index) const;
-  void Add(SampleResult result);
+  // Keeps the sample and puts it into the journal. UNAVAILABLE naming the file.
+  absl::Status Add(SampleResult result);
   // Adds time and tokens of this run to what earlier ones took.
   void AddEffort(uint64_t tokens, double seconds);
   // Replaces the file whole: never half a file. OK without a path.
-  absl::Status Save() const;
-  std::string Text() const;  // the JSON
+  absl::Status Save();
+  // The JSON and a line break; one line unless indented.
+  std::string Text(int indent = -1) const;
 
  private:
   ResultsFile(std::string path, RunHeader header)
       : path_(std::move(path)), header_(std::move(header)) {}
+  absl::Status OpenJournal();
   absl::Status Read();
+  absl::Status ReadJournal();
+  void Insert(SampleResult result);
+  std::string JournalPath() const;
 
   const std::string path_;
   const RunHeader header_;
   std::vector<SampleResult> results_;
   uint64_t tokens_ = 0;
   double seconds_ = 0.0;
+  int journal_ = -1;  // open file; none without a path
+  bool journal_is_empty_ = false;
 };
 
 }  // namespace lola::evaluate

@@ -49,20 +49,24 @@ absl::Status RunTask(const Task& task, Runner& runner, ResultsFile& results,
     saving.Update(results.Save());
   };
   std::mutex mu;
+  // Ends the run when it is told to, or when results cannot be kept: not hours later.
+  std::atomic<bool> halt{stop != nullptr && *stop};
   RunCallbacks callbacks;
-  callbacks.stop = stop;
+  callbacks.stop = &halt;
   callbacks.tokens = [&](uint64_t tokens) {
     const std::lock_guard<std::mutex> lock(mu);
+    halt = !saving.ok() || (stop != nullptr && *stop);
     now.tokens += tokens;
     now.seconds = Seconds(begin);
     now.score = now.questions > 0 ? 100.0 * score / static_cast<double>(now.questions) : 0.0;
     if (progress) progress(now);
+    halt = halt || (stop != nullptr && *stop);
   };
   callbacks.done = [&](SampleResult result) {
     const std::lock_guard<std::mutex> lock(mu);
     count(result);
     ++now.samples;
-    results.Add(std::move(result));
+    saving.Update(results.Add(std::move(result)));
     if (Clock::now() - saved > kSaveEvery) save();
   };
   const absl::Status ran =

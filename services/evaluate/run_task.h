@@ -23,7 +23,7 @@ struct RunProgress {
 };
 
 // Ok when every sample of the task is in `results`; CANCELLED when `stop` was set: finished samples
-// are kept and saved.
+// are kept and saved. UNAVAILABLE, soon, when the file cannot be written.
 absl::Status RunTask(const Task& task, Runner& runner, ResultsFile& results,
                      const std::atomic<bool>* stop,
                      const std::function<void(const RunProgress&)>& progress);

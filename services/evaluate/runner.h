@@ -33,6 +33,7 @@ struct Answer {
 struct BitCount {
   uint64_t tokens = 0, bytes = 0;
   double bits = 0.0;
+  double squares = 0.0;  // sum of every token's bits squared
 };
 
 struct SampleResult {

@@ -32,6 +32,15 @@ absl::StatusOr<memory::LolaSettings> NamedSettings(const engine::Model& model,
   const memory::LolaSettings& own = model.default_settings();
   memory::LolaSettings settings = own;
   if (mode == "softmax") return memory::LolaSettings::SoftmaxProfile(own.window);
+  if (mode != "lola" && mode != "base" && mode != "model") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("mode: \"", ToAbsl(mode), "\", must be model, lola, base or softmax"));
+  }
+  if (!model.config().has_lola && (mode != "model" || profile != "model")) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        mode != "model" ? "mode" : "profile", ": \"", ToAbsl(mode != "model" ? mode : profile),
+        "\", but the model has no feature maps (no lola object in config.json): only softmax"));
+  }
   if (profile == "paper") {
     settings = memory::LolaSettings::PaperProfile();
     settings.window = own.window;
@@ -48,9 +57,6 @@ absl::StatusOr<memory::LolaSettings> NamedSettings(const engine::Model& model,
   if (mode == "base") {
     settings.cache_pairs = 0;
     settings.cache_pairs_per_layer.clear();
-  } else if (mode != "lola") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("mode: \"", ToAbsl(mode), "\", must be lola, base or softmax"));
   }
   return settings;
 }

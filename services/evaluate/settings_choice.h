@@ -33,7 +33,9 @@ struct SettingsOverrides {
 
 struct SettingsChoice {
   std::string profile = "model";  // "paper", "lifelong", or "model": its own defaults
-  std::string mode = "lola";      // "lola", "base" (no sparse cache), "softmax" (full cache)
+  // "lola", "base" (no sparse cache), "softmax" (full cache), or "model": lola, and softmax for a
+  // model without feature maps.
+  std::string mode = "model";
   // Negative or empty: what profile and mode say.
   int cache_pairs = -1;
   std::vector<uint32_t> cache_pairs_per_layer;
@@ -57,8 +59,9 @@ struct SettingsChoice {
 absl::StatusOr<memory::LolaSettings> Choose(const engine::Model& model,
                                             const SettingsChoice& choice);
 
-// Settings by the names used in tables: mode "lola", "base" (no cache) or "softmax" under profile
-// "paper", "lifelong" or "model" (the model's defaults). Keeps the model's window, chunk, distance
+// Settings by the names used in tables: mode "lola", "base" (no cache), "softmax" or "model" under
+// profile "paper", "lifelong" or "model" (the model's defaults). FAILED_PRECONDITION for lola or
+// base of a model without feature maps. Keeps the model's window, chunk, distance
 // and, for "lifelong", its cap, threshold and budgets.
 absl::StatusOr<memory::LolaSettings> NamedSettings(const engine::Model& model,
                                                    std::string_view profile, std::string_view mode);

@@ -22,6 +22,14 @@ std::pair<double, double> WilsonInterval(uint64_t right, uint64_t count) {
   return WilsonOfMean(static_cast<double>(right) / static_cast<double>(count), count);
 }
 
+std::pair<double, double> MeanInterval(const BitCount& count) {
+  LOLA_CHECK_GT(count.tokens, 1u);
+  const double n = static_cast<double>(count.tokens), mean = count.bits / n;
+  const double variance = std::max(0.0, (count.squares - n * mean * mean) / (n - 1));
+  const double spread = 1.959963984540054 * std::sqrt(variance / n);
+  return {mean - spread, mean + spread};
+}
+
 namespace {
 
 void Add(const std::map<uint64_t, BitCount>& from, std::map<uint64_t, BitCount>& to) {
@@ -29,6 +37,7 @@ void Add(const std::map<uint64_t, BitCount>& from, std::map<uint64_t, BitCount>&
     to[key].tokens += count.tokens;
     to[key].bytes += count.bytes;
     to[key].bits += count.bits;
+    to[key].squares += count.squares;
   }
 }
 

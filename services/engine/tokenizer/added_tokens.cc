@@ -138,7 +138,9 @@ std::vector<TextPart> AddedTokens::Split(std::string_view text, bool normalized,
     if (token.rstrip) end += SpaceAtBegin(text.substr(end));
     if (done < begin) parts.push_back({done, begin, nullptr});
     parts.push_back({begin, end, &token});
-    done = std::max(done, end);
+    // May go back: a token within the space that the one before it took is found all the same, and
+    // the rest of that space counts again. So it is in Hugging Face tokenizers.
+    done = end;
   }
   if (done < text.size()) parts.push_back({done, text.size(), nullptr});
   return parts;

@@ -82,7 +82,8 @@ class AddedTokens {
   bool normalized_control() const { return normalized_control_; }
 
   // Cuts `text` at its added tokens. Control tokens count only when they lie within one of
-  // `control` (ascending, disjoint). Parts are not empty and in order.
+  // `control` (ascending, disjoint). Parts are not empty and in order; one may
+  // begin within the white space that the token before it took.
   std::vector<TextPart> Split(std::string_view text, bool normalized,
                               const std::vector<TextRange>& control) const;
 

@@ -23,15 +23,36 @@ std::string Replaced(std::string_view text, std::string_view from, std::string_v
   return out;
 }
 
-// The parts of `ranges` inside [begin, begin + origins of a text), in bytes of its normalized form.
-std::vector<TextRange> Mapped(const std::vector<TextRange>& ranges, size_t begin,
+// The parts of `ranges` inside `text`, which begins at `begin`; whole characters only.
+std::vector<TextRange> Inside(const std::vector<TextRange>& ranges, size_t begin,
+                              std::string_view text) {
+  const auto starts_character = [text](size_t at) {
+    return at == text.size() || (static_cast<uint8_t>(text[at]) & 0xC0) != 0x80;
+  };
+  std::vector<TextRange> inside;
+  for (const TextRange& range : ranges) {
+    TextRange one{std::min(range.begin - std::min(range.begin, begin), text.size()),
+                  std::min(range.end - std::min(range.end, begin), text.size())};
+    while (!starts_character(one.begin)) ++one.begin;
+    while (!starts_character(one.end)) --one.end;
+    if (one.begin < one.end) inside.push_back(one);
+  }
+  return inside;
+}
+
+std::vector<size_t> Edges(const std::vector<TextRange>& ranges) {
+  std::vector<size_t> edges;
+  for (const TextRange& range : ranges) edges.insert(edges.end(), {range.begin, range.end});
+  return edges;
+}
+
+// `ranges` of a text in bytes of its normalized form, whose bytes come from `origins`.
+std::vector<TextRange> Mapped(const std::vector<TextRange>& ranges,
                               const std::vector<size_t>& origins) {
   std::vector<TextRange> mapped;
   for (const TextRange& range : ranges) {
-    if (range.end <= begin) continue;
     const auto place = [&](size_t at) {
-      const size_t inside = at > begin ? at - begin : 0;
-      return static_cast<size_t>(std::lower_bound(origins.begin(), origins.end(), inside) -
+      return static_cast<size_t>(std::lower_bound(origins.begin(), origins.end(), at) -
                                  origins.begin());
     };
     const TextRange one{place(range.begin), place(range.end)};
@@ -56,7 +77,7 @@ absl::StatusOr<std::unique_ptr<BpeTokenizer>> BpeTokenizer::Parse(const Json& ro
   absl::StatusOr<BpeModel> bpe = BpeModel::Parse(root["model"], cutter->byte_level(), control);
   if (!bpe.ok()) return bpe.status();
   AddedTokens added(*std::move(tokens), [&](const std::string& content) {
-    return normalizer->Apply(content, /*starts=*/true, nullptr);
+    return normalizer->Apply(content, /*starts=*/true);
   });
   auto tokenizer = std::unique_ptr<BpeTokenizer>(new BpeTokenizer(
       *std::move(normalizer), *std::move(cutter), *std::move(bpe), std::move(added)));
@@ -165,10 +186,14 @@ absl::Status BpeTokenizer::EncodeRaw(std::string_view text, size_t offset,
   std::string made;
   std::vector<TextRange> control;
   if (!normalizer_.empty() || added_.normalized_control()) {
-    std::vector<size_t> origins;
-    const bool wants_origins = added_.normalized_control() && !options.control.empty();
-    made = normalizer_.Apply(text, place.starts, wants_origins ? &origins : nullptr);
-    if (wants_origins) control = Mapped(options.control, offset, origins);
+    if (added_.normalized_control() && !options.control.empty()) {
+      std::vector<size_t> origins;
+      const std::vector<TextRange> inside = Inside(options.control, offset, text);
+      made = normalizer_.Apply(text, place.starts, Edges(inside), &origins);
+      control = Mapped(inside, origins);
+    } else {
+      made = normalizer_.Apply(text, place.starts);
+    }
     text = made;
   }
   if (!added_.any_normalized()) return EncodeWords(text, place, ids);

@@ -1,6 +1,7 @@
 #include "services/engine/tokenizer/normalizer.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -45,8 +46,10 @@ absl::Status Normalizer::Add(const Json& value, const std::string& field) {
       step.from = text->get<std::string>();
     }
     step.to = reader.Text("content");
+  } else if ((step.form = ParseUnicodeForm(type)).has_value()) {
+    // Nothing more to read.
   } else {
-    reader.Unsupported("type", type, "Sequence, Prepend, Replace");
+    reader.Unsupported("type", type, "Sequence, Prepend, Replace, NFC, NFD, NFKC, NFKD");
   }
   if (!reader.status().ok()) return reader.status();
   steps_.push_back(std::move(step));
@@ -54,40 +57,81 @@ absl::Status Normalizer::Add(const Json& value, const std::string& field) {
 }
 
 bool Normalizer::prepends() const {
-  return std::any_of(steps_.begin(), steps_.end(), [](const Step& s) { return s.from.empty(); });
+  return std::any_of(steps_.begin(), steps_.end(),
+                     [](const Step& s) { return !s.form && s.from.empty(); });
 }
 
-std::string Normalizer::Apply(std::string_view text, bool starts,
-                              std::vector<size_t>* origins) const {
-  std::string now(text);
-  if (origins != nullptr) {
-    origins->resize(now.size());
-    for (size_t i = 0; i < now.size(); ++i) (*origins)[i] = i;
-  }
-  for (const Step& step : steps_) {
-    std::string next;
-    std::vector<size_t> from;
-    const auto emit = [&](std::string_view part, size_t at, bool replaced) {
-      next += part;
-      if (origins == nullptr) return;
-      for (size_t i = 0; i < part.size(); ++i) from.push_back((*origins)[replaced ? at : at + i]);
-    };
-    if (now.empty()) break;
-    size_t done = 0;
-    if (step.from.empty()) {
-      if (starts) emit(step.to, 0, true);
-    } else {
-      for (size_t at; (at = now.find(step.from, done)) != std::string::npos;) {
-        emit(std::string_view(now).substr(done, at - done), done, false);
-        emit(step.to, at, true);
-        done = at + step.from.size();
-      }
+std::string Normalizer::Replaced(const Step& step, std::string_view text, bool starts,
+                                 Traced* traced) {
+  std::string next;
+  std::vector<size_t> from;
+  const auto emit = [&](std::string_view part, size_t at, bool replaced) {
+    next += part;
+    if (traced == nullptr) return;
+    for (size_t i = 0; i < part.size(); ++i) {
+      from.push_back(traced->origins[replaced ? at : at + i]);
     }
-    emit(std::string_view(now).substr(done), done, false);
-    now = std::move(next);
-    if (origins != nullptr) *origins = std::move(from);
+  };
+  size_t done = 0;
+  if (step.from.empty()) {
+    if (starts) emit(step.to, 0, true);
+  } else {
+    for (size_t at; (at = text.find(step.from, done)) != std::string_view::npos;) {
+      emit(text.substr(done, at - done), done, false);
+      emit(step.to, at, true);
+      done = at + step.from.size();
+    }
+  }
+  emit(text.substr(done), done, false);
+  if (traced != nullptr) traced->origins = std::move(from);
+  return next;
+}
+
+std::string Normalizer::Formed(UnicodeForm form, std::string_view text, Traced* traced) {
+  std::string next;
+  if (traced == nullptr) {
+    NormalizeUnicode(form, text,
+                     [&](std::string_view part, size_t, size_t, bool) { next += part; });
+    return next;
+  }
+  std::vector<size_t> from;
+  auto cut = traced->cuts->begin();
+  for (size_t begin = 0, end = 0; begin < text.size(); begin = end) {
+    while (cut != traced->cuts->end() && *cut <= traced->origins[begin]) ++cut;
+    const auto first = traced->origins.begin();
+    end = cut == traced->cuts->end()
+              ? text.size()
+              : static_cast<size_t>(std::lower_bound(first, traced->origins.end(), *cut) - first);
+    const auto emit = [&](std::string_view part, size_t at, size_t, bool same) {
+      next += part;
+      for (size_t i = 0; i < part.size(); ++i) {
+        from.push_back(traced->origins[begin + at + (same ? i : 0)]);
+      }
+    };
+    NormalizeUnicode(form, text.substr(begin, end - begin), emit);
+  }
+  traced->origins = std::move(from);
+  return next;
+}
+
+std::string Normalizer::Made(std::string_view text, bool starts, Traced* traced) const {
+  std::string now(text);
+  for (const Step& step : steps_) {
+    if (now.empty()) break;
+    now = step.form ? Formed(*step.form, now, traced) : Replaced(step, now, starts, traced);
   }
   return now;
+}
+
+std::string Normalizer::Apply(std::string_view text, bool starts, const std::vector<size_t>& cuts,
+                              std::vector<size_t>* origins) const {
+  Traced traced;
+  traced.cuts = &cuts;
+  traced.origins.resize(text.size());
+  std::iota(traced.origins.begin(), traced.origins.end(), size_t{0});
+  std::string made = Made(text, starts, &traced);
+  *origins = std::move(traced.origins);
+  return made;
 }
 
 }  // namespace lola::engine

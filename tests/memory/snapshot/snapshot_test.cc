@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <functional>
 #include <iterator>
@@ -9,6 +10,7 @@
 #include "memory/snapshot/reader.h"
 #include "memory/snapshot/verify.h"
 #include "memory/snapshot/writer.h"
+#include "memory/stream/layer_views.h"
 #include "tests/memory/snapshot/snapshot_testing.h"
 
 namespace lola::memory {
@@ -239,6 +241,69 @@ TEST(Snapshot, GoldenFileOfVersion2StaysReadable) {
   EXPECT_EQ(HashHex(VerifyBlob(blob)->digest), "6f00619d74f06e4be7926f65f575d8f3");
   EXPECT_TRUE(std::ranges::equal(blob, BlobOf(ExtendedIdentity())));
   EXPECT_EQ(VerifyBlob(SmallBlob())->version, 1u);
+}
+
+constexpr uint32_t kFloat8Position = 20, kFloat8Cached = 5;
+
+// Row `row` of a pair, over seven powers of two; some elements are too small for their row.
+std::vector<float> Float8Row(uint32_t layer, uint32_t row, bool value) {
+  std::vector<float> numbers(16);
+  for (uint32_t i = 0; i < 16; ++i) {
+    const int spread = static_cast<int>((7 * i + 3 * row + layer) % 23) - 11;
+    numbers[i] = std::ldexp(static_cast<float>(spread), static_cast<int>((row + i / 4) % 7) - 5);
+    if (value) numbers[i] = -0.7f * numbers[i];
+  }
+  return numbers;
+}
+
+// Calls f(rows, row, layer) for every live row of the record.
+void ForEachFloat8Row(const StateLayout& layout, std::span<std::byte> record,
+                      const std::function<void(PairRows, uint32_t, uint32_t)>& f) {
+  for (uint32_t layer = 0; layer < layout.geometry().layers; ++layer) {
+    const PairRows window = WindowRows(layout, record.data(), layer, 0);
+    for (uint32_t row = 0; row < kFloat8Position; ++row) f(window, row, layer);
+    for (uint32_t head = 0; head < layout.geometry().query_heads; ++head) {
+      const HeadMemory memory = HeadOf(layout, record.data(), layer, head);
+      for (uint32_t slot = 0; slot < kFloat8Cached; ++slot) f(memory.cache, slot, layer);
+    }
+  }
+}
+
+// The file was written once by version 2, when float8 rows were added: it pins their encoding.
+TEST(Snapshot, GoldenFileWithFloat8RowsStaysReadable) {
+  const char path[] = LOLA_SOURCE_DIR "/tests/testdata/snapshot/v2_float8.bin";
+  std::ifstream in(path, std::ios::binary);
+  const std::string file{std::istreambuf_iterator<char>(in), {}};
+  ASSERT_FALSE(file.empty()) << path;
+  const std::span<const std::byte> blob = std::as_bytes(std::span(file));
+  SmallRecord target(Float8Identity());
+  std::fill(target.record().begin(), target.record().end(), std::byte{0xEE});
+  const auto position =
+      ReadSnapshot(blob, Float8Identity(), target.layout(), target.record(), kFloat8Position);
+  ASSERT_TRUE(position.ok()) << position.status();
+  EXPECT_EQ(VerifyBlob(blob)->version, 2u);
+  EXPECT_EQ(HashHex(VerifyBlob(blob)->digest), "855eaaf76dc0f56dc4f5b5b23017d394");
+  // The rows mean what they meant.
+  ForEachFloat8Row(target.layout(), target.record(), [](PairRows rows, uint32_t row, uint32_t l) {
+    std::vector<float> key(16), value(16), k = Float8Row(l, row, false),
+                                           v = Float8Row(l, row, true);
+    rows.Load(row, key.data(), value.data());
+    RoundRow(kernels::Dtype::kFloat8, k.data(), 16);
+    RoundRow(kernels::Dtype::kFloat8, v.data(), 16);
+    EXPECT_EQ(key, k) << row;
+    EXPECT_EQ(value, v) << row;
+    EXPECT_NE(value, Float8Row(l, row, true)) << "rounded";
+  });
+  // And today's writer still makes the same bytes.
+  SmallRecord source(Float8Identity());
+  ForEachFloat8Row(source.layout(), source.record(), [](PairRows rows, uint32_t row, uint32_t l) {
+    rows.Store(row, Float8Row(l, row, false).data(), Float8Row(l, row, true).data());
+  });
+  const auto writer = SnapshotWriter::Create(Float8Identity(), source.layout(), source.record());
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  EXPECT_TRUE(std::ranges::equal(blob, writer->ToBytes()));
+  EXPECT_THAT(ErrorOf(Read(blob, SmallIdentity())),
+              HasSubstr("settings.cache_dtype: blob has float8, expected float32"));
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
+#include <thread>
 
 #include "nlohmann/json.hpp"
 #include "services/rpc/server_runner.h"
@@ -16,6 +18,10 @@ namespace {
 
 using ::testing::HasSubstr;
 using Json = nlohmann::json;
+
+std::string TinyModel() {
+  return std::string(LOLA_SOURCE_DIR) + "/tests/testdata/parity/tiny_model";
+}
 
 class ProgramTest : public ::testing::Test {
  protected:
@@ -159,6 +165,11 @@ TEST_F(ProgramTest, TellsWhatAModelWouldNeedWithoutItsWeights) {
   EXPECT_GT(info({"--window", "512"})["state_bytes"], model["state_bytes"].get<uint64_t>());
   EXPECT_THAT(Lola({"model", "info", "--model", "random:giant"}).output, HasSubstr("llama-3.1-8b"));
   EXPECT_EQ(Lola({"model", "info", "--model", "random:tiny", "--profile", "x"}).exit_code, 2);
+  // A directory without weights: only config.json is read.
+  const std::string folder = world_->folder.path() + "/config_alone";
+  std::filesystem::create_directory(folder);
+  std::filesystem::copy_file(TinyModel() + "/config.json", folder + "/config.json");
+  EXPECT_GT(LolaJson({"model", "info", "--model", folder})["state_bytes"], 0);
 }
 
 TEST_F(ProgramTest, BenchMeasuresAndCleansUp) {
@@ -166,10 +177,6 @@ TEST_F(ProgramTest, BenchMeasuresAndCleansUp) {
   EXPECT_EQ(bench["generated_tokens"], 16);
   EXPECT_GT(bench["decode_tokens_per_second"], 0.0);
   EXPECT_TRUE(LolaJson({"ls", "--id-prefix", "bench-"})["streams"].empty());
-}
-
-std::string TinyModel() {
-  return std::string(LOLA_SOURCE_DIR) + "/tests/testdata/parity/tiny_model";
 }
 
 // The same texts, questions and states, so the same answers: through gateway, worker and shard, and
@@ -205,6 +212,36 @@ TEST_F(ProgramTest, EvalKeepsResultsAndRefusesOtherArguments) {
                                     "--samples", "2", "--out", out});
   EXPECT_NE(other.exit_code, 0);
   EXPECT_THAT(other.output, HasSubstr("length = \"900\", this run has \"1000\""));
+}
+
+TEST_F(ProgramTest, EvalGoesOnAfterKill) {
+  const std::string out = world_->folder.path() + "/killed.json", log = out + ".log";
+  const std::vector<std::string> run = {
+      "eval", "niah_single_1", "--model", TinyModel(), "--length", "4000",  "--samples",
+      "12",   "--threads",     "1",       "--streams", "1",        "--out", out};
+  std::vector<std::string> arguments = run;
+  arguments.insert(arguments.begin(), std::string(LOLA_BINARY_DIR) + "/bin/lola");
+  const auto journal = [&out] {
+    std::ifstream in(out + ".part");
+    return std::count(std::istreambuf_iterator<char>(in), {}, '\n');
+  };
+  {
+    ChildProcess killed(arguments, log);
+    while (killed.running() && journal() <= 2) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    killed.Kill();
+  }
+  // The first line says whose they are.
+  const uint64_t finished = static_cast<uint64_t>(std::max<ptrdiff_t>(1, journal())) - 1;
+  const Json rest = LolaJson(run);
+  EXPECT_EQ(rest["samples"].size(), 12u);
+  EXPECT_FALSE(std::filesystem::exists(out + ".part"));
+  std::vector<std::string> whole = run;
+  whole.resize(whole.size() - 2);
+  EXPECT_EQ(LolaJson(whole)["samples"], rest["samples"]);
+  // What was finished was not run again: the second run took no more tokens than the rest has.
+  EXPECT_LE(rest["run"]["tokens"].get<uint64_t>(), (12 - finished) * 4200);
 }
 
 TEST_F(ProgramTest, EvalNamesWhatItCannotDo) {

@@ -50,14 +50,15 @@ TEST(ChatTemplate, RendersAsTransformersDoes) {
       ++talks;
     }
   }
-  EXPECT_GT(talks, 30);
+  EXPECT_GT(talks, 70);
 }
 
 // What the template wrote is vouched for, what people wrote is not.
 TEST(ChatTemplate, NothingPeopleWroteIsInAControlRange) {
   for (const Json& family : Families()) {
     const ChatTemplate chat = Parsed(family["config"]);
-    const auto text = chat.Begin({{"user", "@@@@"}, {"assistant", "@@@@"}, {"user", "@@@@"}});
+    const auto text =
+        chat.Begin({{"user", "@@@@"}, {"assistant", "@@@@"}, {"user", "@@@@"}}, "2026-11-21");
     ASSERT_TRUE(text.ok()) << text.status();
     std::string ours;
     for (const TextRange& range : text->control) {
@@ -73,11 +74,13 @@ TEST(ChatTemplate, NothingPeopleWroteIsInAControlRange) {
 TEST(ChatTemplate, TurnByTurnIsTheWholeConversation) {
   for (const Json& family : Families()) {
     const ChatTemplate chat = Parsed(family["config"]);
-    const auto whole = chat.Begin({{"user", "one"}, {"assistant", "two"}, {"user", "three"}});
-    const auto first = chat.Begin({{"user", "one"}});
+    const std::string date = "2026-11-21";
+    const auto whole = chat.Begin({{"user", "one"}, {"assistant", "two"}, {"user", "three"}}, date);
+    const auto first = chat.Begin({{"user", "one"}}, date);
     ASSERT_TRUE(whole.ok() && first.ok());
-    // The template of llama-2 puts a space on both sides of a reply; models write their own.
-    const std::string reply = chat.family() == "llama-2" ? " two " : "two";
+    // Templates put spaces around a reply that models write themselves.
+    const bool spaced = whole->text.find(" two") != std::string::npos;
+    const std::string reply = chat.family() == "llama-2" ? " two " : spaced ? " two" : "two";
     EXPECT_EQ(first->text + reply + chat.Next("three").text, whole->text) << family["family"];
   }
 }
@@ -106,6 +109,53 @@ TEST(ChatTemplate, TokensOfATurnKeepTextOfUsersText) {
   const absl::Status wrong = other.CheckTokenizer(**tokenizer);
   EXPECT_EQ(wrong.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(wrong.message()), HasSubstr("\"<s>\" of the family llama-2"));
+}
+
+Json ConfigOf(const std::string& family) {
+  for (const Json& one : Families()) {
+    // The last of a name: the later mistral-v1.
+    if (one["family"] == family && (family != "mistral-v1" || one["talks"].size() > 3)) {
+      return one["config"];
+    }
+  }
+  return {};
+}
+
+TEST(ChatTemplate, NearlyAMistralTemplateIsRefused) {
+  for (const auto& [family, from, to] :
+       {std::tuple{"mistral-v3", "loop.last and system_message", "loop.length and system_message"},
+        {"mistral-v3", "\"[INST] \" + message[\"content\"]", "\"[INST] \" + message[\"text\"]"},
+        {"mistral-v3", "\"\\n\\n\" + message", "\"\\n\" + message"},
+        {"mistral-v3", "|trim", "|upper"},
+        {"mistral-v3", "{{- bos_token }}", "{{- bos_token }}{{- bos_token }}"},
+        {"mistral-v3", "{{- bos_token }}", "{{- bos_token }}hello"},
+        {"mistral-v3", "{{- bos_token }}", "{{- bos_token + bos_token }}"},
+        {"mistral-v3", "messages[1:]", "messages[2:]"},
+        {"mistral-v3", "tools is not none and", "tools is none and"},
+        {"mistral-v3", "{%- endfor %}\n\n{{- bos", "{{- bos"},
+        {"mistral-v3-tekken", "{{- bos_token }}", "{%- set messages = [] %}{{- bos_token }}"},
+        {"mistral-v7", "'[SYSTEM_PROMPT] ' +", "'[SYSTEM_PROMPT] ' + bos_token +"},
+        {"mistral-v7", "{{ ' ' + message", "{{ '\\u0020' + message"},
+        {"mistral-v7-tekken", "%Y-%m-%d", "%d.%m.%Y"},
+        {"mistral-v7-tekken", "+ today +", "+ yesterday +"},
+        {"mistral-v7-tekken", "'[INST]' + message", "'[INST] ' + '' + message"}}) {
+    Json near = ConfigOf(family);
+    auto text = near["chat_template"].get<std::string>();
+    const size_t at = text.find(from);
+    ASSERT_NE(at, std::string::npos) << family << " " << from;
+    near["chat_template"] = text.replace(at, std::string_view(from).size(), to);
+    EXPECT_THAT(Refusal(near), HasSubstr("(known: llama-2")) << from;
+  }
+}
+
+TEST(ChatTemplate, ASystemMessageWithADateWantsOne) {
+  const ChatTemplate chat = Parsed(ConfigOf("mistral-v7-tekken"));
+  EXPECT_EQ(chat.date_format(), "%Y-%m-%d");
+  EXPECT_THAT(std::string(chat.Begin({{"user", "a"}}).status().message()),
+              HasSubstr("date: empty"));
+  EXPECT_TRUE(chat.Begin({{"system", ""}, {"user", "a"}}).ok());
+  EXPECT_EQ(Parsed(ConfigOf("mistral-v3")).date_format(), "");
+  EXPECT_EQ(Parsed(ConfigOf("llama-3.1")).date_format(), "");
 }
 
 TEST(ChatTemplate, RefusesWhatItDoesNotKnowByName) {

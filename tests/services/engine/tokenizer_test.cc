@@ -110,7 +110,8 @@ TEST(ByteTokenizer, EncodesBytesAndRefusesInvalidText) {
 TEST(ByteTokenizer, RefusesOtherKindsByName) {
   const std::string good = TinyTokenizerJson();
   const auto error = [](const std::string& json) { return ParseTokenizer(json).status(); };
-  EXPECT_THAT(Text(error(Replaced(good, "\"BPE\"", "\"Unigram\""))), HasSubstr("Unigram"));
+  EXPECT_THAT(Text(error(Replaced(good, "\"BPE\"", "\"Unigram\""))),
+              HasSubstr("model.type: \"Unigram\" (known: BPE"));
   EXPECT_EQ(error(Replaced(good, "\"BPE\"", "\"Unigram\"")).code(),
             absl::StatusCode::kUnimplemented);
   EXPECT_THAT(Text(error(Replaced(good, "\"merges\": []", "\"merges\": [\"a b\"]"))),

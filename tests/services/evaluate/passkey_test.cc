@@ -99,6 +99,23 @@ TEST(NamedSettings, KnowsProfilesAndModes) {
               HasSubstr("\"x\""));
   EXPECT_THAT(std::string(NamedSettings(*model, "paper", "x").status().message()),
               HasSubstr("\"x\""));
+  EXPECT_EQ(*NamedSettings(*model, "model", "model"), model->default_settings());
+}
+
+// An unconverted model has nothing to remember with: never softmax under another name.
+TEST(NamedSettings, AnUnconvertedModelIsSoftmaxAndSaysSo) {
+  const auto model = engine::Model::Load(
+      LOLA_SOURCE_DIR "/tests/testdata/transformers/llama32_gqa8_d64_float32", {});
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(NamedSettings(**model, "model", "model")->mode, memory::Mode::kSoftmax);
+  EXPECT_EQ(NamedSettings(**model, "model", "softmax")->mode, memory::Mode::kSoftmax);
+  for (const char* mode : {"lola", "base"}) {
+    EXPECT_THAT(
+        std::string(NamedSettings(**model, "model", mode).status().message()),
+        HasSubstr("mode: \"" + std::string(mode) + "\", but the model has no feature maps"));
+  }
+  EXPECT_THAT(std::string(NamedSettings(**model, "paper", "model").status().message()),
+              HasSubstr("profile: \"paper\", but"));
 }
 
 // What the project is for, in small: the trained model answers from memory at its training length,

@@ -130,6 +130,64 @@ TEST(RunTask, InterruptedAndResumedEqualsUninterrupted) {
   EXPECT_EQ(Comparable(saved), Comparable(whole->Text()));
 }
 
+std::string Read(const std::string& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// What a process leaves that is killed: the file as it was written last, and the journal.
+TEST(ResultsFile, AKilledRunLosesOnlyTheSampleItWasWriting) {
+  const World world;
+  TaskOptions options = Options("niah_single_1", 1400, 3);
+  options.max_tokens = 4;
+  const auto task = Make(options);
+  const auto runner = world.Runner(1, 1);
+  const RunHeader header = Header(options, *task, *runner);
+  const auto whole = *ResultsFile::Open("", header);
+  ASSERT_TRUE(RunTask(*task, *runner, *whole, nullptr, {}).ok());
+  EXPECT_EQ(std::count(whole->Text().begin(), whole->Text().end(), '\n'), 1) << "one line";
+
+  const std::string path = Fresh("killed.json"), journal = Fresh("killed.json.part");
+  std::string file, lines;
+  {
+    const auto part = *ResultsFile::Open(path, header);
+    ASSERT_TRUE(part->Add(whole->results()[2]).ok());
+    ASSERT_TRUE(part->Add(whole->results()[0]).ok());
+    file = Read(path);
+    lines = Read(journal);
+    const auto second = ResultsFile::Open(path, header);
+    ASSERT_FALSE(second.ok());
+    EXPECT_THAT(std::string(second.status().message()), HasSubstr("by another run"));
+  }
+  const auto left = [&](const std::string& content) {
+    std::ofstream(path, std::ios::trunc) << file;
+    std::ofstream(journal, std::ios::trunc) << content;
+    return ResultsFile::Open(path, header);
+  };
+  ASSERT_EQ(std::count(lines.begin(), lines.end(), '\n'), 3) << "identity and two samples";
+  EXPECT_EQ((*left(lines))->results().size(), 2u);
+  EXPECT_EQ((*left(lines.substr(0, lines.size() - 1)))->results().size(), 1u);
+  EXPECT_EQ((*left(lines + "{\"index\": 1, \"tok"))->results().size(), 2u);
+  EXPECT_EQ((*left(lines.substr(0, 10)))->results().size(), 0u);
+  EXPECT_EQ((*left(""))->results().size(), 0u);
+  EXPECT_THAT(std::string(left("{}\n").status().message()), HasSubstr("no journal"));
+  std::string other = lines;
+  other.replace(other.find("\"42\""), 4, "\"43\"");
+  EXPECT_THAT(std::string(left(other).status().message()),
+              HasSubstr("killed.json.part was made with seed = \"43\""));
+  {
+    const auto rest = *left(lines);
+    ASSERT_TRUE(RunTask(*task, *runner, *rest, nullptr, {}).ok());
+    EXPECT_EQ(Comparable(rest->Text()), Comparable(whole->Text()));
+  }
+  EXPECT_EQ(Comparable(Read(path)), Comparable(whole->Text()));
+  EXPECT_FALSE(std::ifstream(journal)) << "a finished run leaves one file";
+  // Results that were taken away are not brought back.
+  std::remove(path.c_str());
+  std::ofstream(journal, std::ios::trunc) << lines;
+  EXPECT_EQ((*ResultsFile::Open(path, header))->results().size(), 0u);
+}
+
 TEST(ResultsFile, OtherArgumentsAreRefusedByName) {
   const World world;
   TaskOptions options = Options("niah_single_1", 1400, 1);
@@ -265,6 +323,31 @@ TEST(Perplexity, IsTheBitsOfTheModelsOwnLogits) {
   for (const auto& [multiple, bits] : below) {
     EXPECT_NEAR(results[0].by_multiple.at(multiple).bits, bits, 1e-9 * all);
   }
+}
+
+// A stream is as long as it was told to be, and fits the window of softmax mode.
+TEST(Perplexity, StreamsEndWhereTheyAreTold) {
+  const World world;
+  TaskOptions options = Options("perplexity", 1500, 2);
+  std::string text;
+  for (int i = 0; i < 500; ++i) text += "words \u00E9\u00E9 ";
+  options.text = WriteFile("long.txt", text);
+  for (const uint64_t length : {1500, 1024, 7}) {
+    options.length = length;
+    const auto task = Make(options);
+    EXPECT_GT(task->tokens_per_sample(), length);
+    for (uint64_t i = 0; i < 2; ++i) {
+      const size_t size = ReadWhole(*task, i).text.size();  // one token a byte
+      EXPECT_LE(size, length);
+      EXPECT_GE(size + 1, length) << "but for half a character";
+    }
+  }
+}
+
+TEST(Summarise, MeanBitsHaveAnInterval) {
+  const BitCount count{16, 16, 32.0, 80.0};  // 8 tokens of 1 bit, 8 of 3
+  EXPECT_NEAR(MeanInterval(count).first, 1.4939, 1e-4);
+  EXPECT_NEAR(MeanInterval(count).second, 2.5061, 1e-4);
 }
 
 TEST(Wilson, KnownValuesAndMeans) {

@@ -55,6 +55,45 @@ class Report(unittest.TestCase):
         self.assertEqual(list(eval_report.recall_by_distance([results(1, 2)]).values()),
                          [[(1024, 25.0)]])
 
+    def test_bits_per_token_have_an_interval(self):
+        file = results(4096, 0)
+        # 8 tokens of 1 bit and 8 of 3: mean 2, variance 16/15
+        file["summary"] = {"samples": 1, "questions": 0, "bits_by_position": [
+            {"at": 1, "tokens": 8, "bytes": 8, "bits": 8.0, "squares": 8.0},
+            {"at": 8, "tokens": 8, "bytes": 8, "bits": 24.0, "squares": 72.0}]}
+        self.assertIn("| 2.0000 bits/token | 1.4939 to 2.5061 |", eval_report.table([file]))
+
+    def test_runs_that_differ_in_a_setting_are_two_lines(self):
+        runs = [results(4096, 97, **{"settings.mixing": "natural", "settings.rescore": "true"}),
+                results(8192, 97, **{"settings.mixing": "natural", "settings.rescore": "true"}),
+                results(4096, 90, **{"settings.mixing": "lolcats", "settings.rescore": "true"})]
+        eval_report.tell_apart(runs)
+        self.assertEqual(sorted(eval_report.recall_by_length(runs)),
+                         ["passkey: lifelong, eta 64, lambda 128, mixing lolcats",
+                          "passkey: lifelong, eta 64, lambda 128, mixing natural"])
+
+    def test_reads_one_run_over_many_lines_and_one_run_a_line(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "x.json"
+            runs = [results(4096, 97), results(8192, 90)]
+            path.write_text(json.dumps(runs[0], indent=1))
+            self.assertEqual(eval_report.read(path), runs[:1])
+            path.write_text("".join(json.dumps(run) + "\n" for run in runs))
+            self.assertEqual(eval_report.read(path), runs)
+            path.write_text(json.dumps(runs[0]) + "\n{\n")
+            with self.assertRaises(SystemExit) as refused:
+                eval_report.read(path)
+            self.assertIn("x.json", str(refused.exception))
+
+    def test_the_table_needs_no_matplotlib(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "x.jsonl"
+            path.write_text(json.dumps(results(4096, 97)) + "\n")
+            ran = subprocess.run([sys.executable, TOOL, path, "--out", folder, "--no-plots"],
+                                 capture_output=True, text=True)
+            self.assertEqual(ran.returncode, 0, ran.stderr)
+            self.assertIn("97.0", (pathlib.Path(folder) / "report.md").read_text())
+
     def test_other_files_are_refused_by_name(self):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "x.json"
