@@ -17,7 +17,9 @@ inline constexpr size_t kRequestIdBytesMax = 128;
 inline constexpr size_t kSnapshotNameBytesMax = 128;
 inline constexpr size_t kModelFingerprintBytesMax = 256;
 inline constexpr size_t kWorkerAddressBytesMax = 512;
-inline constexpr size_t kLabelsMax = 32;  // per stream
+inline constexpr size_t kInstructionClassBytesMax = 512;  // a pipeline's names its stages'
+inline constexpr size_t kInstructionClassesMax = 32;      // that took part in one state
+inline constexpr size_t kLabelsMax = 32;                  // per stream
 inline constexpr size_t kLabelKeyBytesMax = 64;
 inline constexpr size_t kLabelValueBytesMax = 256;
 

@@ -123,7 +123,8 @@ class Process:
 
 
 class Cluster:
-    """`shards`, `workers`, `gateways`: lists of Process. `worker_flags` go to every worker."""
+    """`shards`, `workers`, `stages`, `gateways`: lists of Process. `worker_flags` go to every
+    worker."""
 
     def __init__(self, binaries, folder, model, shards=2, workers=2, gateways=1, threads=1,
                  worker_flags=()):
@@ -135,6 +136,8 @@ class Cluster:
             raise StartError(f"{model} holds no model (no config.json)")
         make = lambda kind, program, count: [  # noqa: E731
             Process(f"{kind}-{i}", binaries / program, folder) for i in range(count)]
+        self._binaries, self._model, self._threads = binaries, model, threads
+        self.stages = []
         self.shards = make("shard", "lola-memory", shards)
         self.workers = make("worker", "lola-worker", workers)
         self.gateways = make("gateway", "lola-gateway", gateways)
@@ -150,9 +153,22 @@ class Cluster:
             gateway.arguments = ["--map", str(map_file), "--workers",
                                  ",".join(w.address for w in self.workers)]
 
+    def cut(self, index, front, layers):
+        """Makes worker `index` a pipeline, before it starts: the worker has the layers `front`, one
+        lola-stage each of `layers`. Returns the stages."""
+        worker, stages = self.workers[index], []
+        for name in layers:
+            stage = Process(f"stage-{len(self.stages)}", self._binaries / "lola-stage", self.folder)
+            stage.arguments = ["--model", str(self._model), "--layers", name,
+                               "--threads", str(self._threads)]
+            self.stages.append(stage)
+            stages.append(stage)
+        worker.arguments += ["--layers", front, "--stages", ",".join(s.address for s in stages)]
+        return stages
+
     @property
     def processes(self):
-        return [*self.shards, *self.workers, *self.gateways]
+        return [*self.shards, *self.stages, *self.workers, *self.gateways]
 
     @property
     def endpoints(self):

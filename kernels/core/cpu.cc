@@ -1,6 +1,9 @@
 #include "kernels/core/cpu.h"
 
+#include <algorithm>
+
 #include "hwy/highway.h"
+#include "kernels/core/check.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -37,27 +40,47 @@ bool AskForTiles() {
 #endif
 }
 
-// The best of the targets the kernels are compiled for (see kernels/CMakeLists.txt).
-std::string_view DetectClass() {
+// By LimitInstructionClass, before anything else runs.
+bool tiles_given_up = false, bf16_dot_given_up = false;
+bool class_is_known = false;
+
+bool MachineHasBf16Dot() {
+  return (ReadLeaf7(1).eax & (1u << 5)) != 0;  // AVX512_BF16
+}
+
+bool MachineHasBf16Tiles() {
+  constexpr unsigned kTiles = (1u << 22) | (1u << 24);  // AMX-BF16, AMX-TILE
+  static const bool has =
+      MachineHasBf16Dot() && (ReadLeaf7(0).edx & kTiles) == kTiles && AskForTiles();
+  return has;
+}
+
+// Of the targets the kernels are compiled for (see kernels/CMakeLists.txt), best first.
+std::vector<std::string_view> DetectClasses() {
   const int64_t targets = hwy::SupportedTargets();
-  if (HasBf16Tiles()) return "amxbf16";
-  if (HasBf16Dot()) return "avx512bf16";
-  if (targets & HWY_AVX3) return "avx512";
-  if (targets & HWY_AVX2) return "avx2";
-  if (targets & HWY_NEON) return "neon";
-  return "scalar";
+  std::vector<std::string_view> classes;
+  if (MachineHasBf16Tiles() && !tiles_given_up) classes.push_back("amxbf16");
+  if (MachineHasBf16Dot() && !bf16_dot_given_up) classes.push_back("avx512bf16");
+  if (targets & HWY_AVX3) classes.push_back("avx512");
+  if (targets & HWY_AVX2) classes.push_back("avx2");
+  if (targets & HWY_NEON) classes.push_back("neon");
+#if defined(__x86_64__)
+  classes.push_back("scalar");
+#else
+  if (classes.empty()) classes.push_back("scalar");
+#endif
+  return classes;
 }
 
 }  // namespace
 
 bool HasBf16Dot() {
-  static const bool has = (ReadLeaf7(1).eax & (1u << 5)) != 0;  // AVX512_BF16
+  static const bool has = MachineHasBf16Dot() && !bf16_dot_given_up;
   return has;
 }
 
 bool HasBf16Tiles() {
-  constexpr unsigned kTiles = (1u << 22) | (1u << 24);  // AMX-BF16, AMX-TILE
-  static const bool has = HasBf16Dot() && (ReadLeaf7(0).edx & kTiles) == kTiles && AskForTiles();
+  static const bool has = MachineHasBf16Tiles() && !tiles_given_up;
   return has;
 }
 
@@ -66,8 +89,27 @@ bool HasInt8Dot() {
   return has;
 }
 
+std::vector<std::string_view> InstructionClasses() { return DetectClasses(); }
+
+bool LimitInstructionClass(std::string_view name) {
+  LOLA_CHECK(!class_is_known) << "the kernels may have run already";
+  const std::vector<std::string_view> classes = DetectClasses();
+  if (std::find(classes.begin(), classes.end(), name) == classes.end()) return false;
+  tiles_given_up = name != "amxbf16";
+  bf16_dot_given_up = tiles_given_up && name != "avx512bf16";
+#if defined(__x86_64__)
+  // Better targets have lower bits.
+  if (name == "avx2") hwy::DisableTargets(HWY_AVX2 - 1);
+  if (name == "scalar") hwy::DisableTargets(HWY_AVX2 | (HWY_AVX2 - 1));
+#endif
+  return true;
+}
+
 std::string_view InstructionClass() {
-  static const std::string_view name = DetectClass();
+  static const std::string_view name = [] {
+    class_is_known = true;
+    return DetectClasses().front();
+  }();
   return name;
 }
 

@@ -6,12 +6,21 @@
 #define LOLA_KERNELS_CORE_CPU_H_
 
 #include <string_view>
+#include <vector>
 
 namespace lola::kernels {
 
 // "amxbf16", "avx512bf16", "avx512", "avx2", "neon" or "scalar": what the kernels of
 // this process actually use.
 std::string_view InstructionClass();
+
+// The classes this machine can run, best first.
+std::vector<std::string_view> InstructionClasses();
+
+// From here on the kernels use this class and nothing better, so that workers on machines of
+// different kinds compute the same bits. False, with nothing changed, when the machine cannot run
+// it. REQUIRES: before the first kernel and the first question above; one thread.
+bool LimitInstructionClass(std::string_view name);
 
 // True when the processor has its own bf16 dot instruction.
 bool HasBf16Dot();

@@ -91,6 +91,8 @@ absl::Status CheckAcquire(const v1::AcquireRequest& request) {
   return First(
       {CheckBytes("worker", request.worker(), memory::kWorkerAddressBytesMax),
        CheckBytes("worker_instance", request.worker_instance(), memory::kWorkerAddressBytesMax),
+       CheckBytes("instruction_class", request.instruction_class(),
+                  memory::kInstructionClassBytesMax),
        CheckRange("lease_ms", request.lease_ms(), memory::kLeaseMsMin, memory::kLeaseMsMax)});
 }
 
@@ -126,6 +128,16 @@ absl::Status CheckSnapshotHeader(const v1::PutSnapshotHeader& header) {
   if (header.state_position() > header.position()) {
     return InvalidArgumentError(StrCat("state_position: is ", header.state_position(),
                                        ", behind position ", header.position()));
+  }
+  if (size_t(header.instruction_classes_size()) > memory::kInstructionClassesMax) {
+    return InvalidArgumentError(StrCat("instruction_classes: ", header.instruction_classes_size(),
+                                       ", at most ", memory::kInstructionClassesMax,
+                                       " are allowed"));
+  }
+  for (const std::string& name : header.instruction_classes()) {
+    absl::Status status =
+        CheckBytes("instruction_classes", name, memory::kInstructionClassBytesMax);
+    if (!status.ok()) return status;
   }
   if (header.name().empty()) return absl::OkStatus();
   return memory::ValidateSnapshotName(header.name());

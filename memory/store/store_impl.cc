@@ -53,6 +53,7 @@ v1::StreamInfo StoreImpl::ToInfo(const StreamEntry& stream) const {
   info.set_request_id(record.request_id());
   info.set_unfinished(record.unfinished());
   *info.mutable_rewinds() = record.rewinds();
+  info.set_instruction_class(record.instruction_class());
   return info;
 }
 

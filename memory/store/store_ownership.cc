@@ -38,6 +38,11 @@ absl::StatusOr<v1::AcquireReply> StoreImpl::Acquire(const v1::AcquireRequest& re
   after.set_owner_instance(request.worker_instance());
   after.set_owner_epoch(entry.record.owner_epoch() + 1);
   after.set_lease_ms(request.lease_ms());
+  // A repeated call, whose first answer was lost, finds who was before the caller all the same.
+  if (entry.record.owner_instance() != request.worker_instance()) {
+    after.set_previous_instruction_class(entry.record.instruction_class());
+  }
+  after.set_instruction_class(request.instruction_class());
   after.set_last_used_unix_ms(options_.clock->UnixMs());
   const std::string old_instance =
       entry.record.owner().empty() ? "" : entry.record.owner_instance();
@@ -54,6 +59,7 @@ absl::StatusOr<v1::AcquireReply> StoreImpl::Acquire(const v1::AcquireRequest& re
   v1::AcquireReply reply;
   *reply.mutable_info() = ToInfo(entry);
   reply.set_epoch(entry.record.owner_epoch());
+  reply.set_previous_instruction_class(entry.record.previous_instruction_class());
   return reply;
 }
 

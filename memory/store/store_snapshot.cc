@@ -241,6 +241,7 @@ absl::StatusOr<v1::SnapshotInfo> StoreImpl::PublishSnapshot(const v1::PutSnapsho
     info.set_size_bytes(header.size_bytes());
     info.set_name(header.name());
     info.set_state_position(header.state_position());
+    *info.mutable_instruction_classes() = header.instruction_classes();
     info.set_created_unix_ms(options_.clock->UnixMs());
     snapshot.set_checksum(blob.checksum());
     const v1::SnapshotInfo published = info;

@@ -3,6 +3,7 @@
 
 #include "services/cli/commands.h"
 #include "services/cli/output.h"
+#include "services/rpc/continuation_text.h"
 
 namespace lola::cli {
 namespace {
@@ -51,6 +52,8 @@ absl::Status Migrate(const Connection& connection, const CliFlags& flags) {
               " at position " + Grouped(reply->position()) + " in " +
               HumanSeconds(reply->seconds()) + ", " + Grouped(reply->replayed_tokens()) +
               " tokens replayed\n");
+    const std::string how = rpc::ContinuationText(reply->restore());
+    if (!how.empty()) PrintText(OneLine(how) + "\n");
   }
   return absl::OkStatus();
 }
@@ -77,8 +80,8 @@ absl::Status Workers(const Connection& connection, const CliFlags& flags) {
     PrintJson(*reply);
     return absl::OkStatus();
   }
-  std::vector<std::vector<std::string>> rows = {
-      {"WORKER", "STATE", "SLOTS", "STREAMS", "QUEUE", "STEPS", "TOKENS", "LAYERS", "PROBLEM"}};
+  std::vector<std::vector<std::string>> rows = {{"WORKER", "STATE", "SLOTS", "STREAMS", "QUEUE",
+                                                 "STEPS", "TOKENS", "CLASS", "LAYERS", "PROBLEM"}};
   for (const v1::WorkerStatus& worker : reply->workers()) {
     const v1::WorkerInfo& info = worker.info();
     rows.push_back({worker.address(),
@@ -87,8 +90,8 @@ absl::Status Workers(const Connection& connection, const CliFlags& flags) {
                                       : "healthy",
                     std::to_string(info.slots_used()) + "/" + std::to_string(info.slots()),
                     Grouped(info.open_streams()), Grouped(info.queue_depth()),
-                    Grouped(info.steps()), Grouped(info.tokens()), Layers(info),
-                    OneLine(worker.problem())});
+                    Grouped(info.steps()), Grouped(info.tokens()),
+                    OneLine(info.instruction_class()), Layers(info), OneLine(worker.problem())});
   }
   PrintText(Table(rows));
   return absl::OkStatus();

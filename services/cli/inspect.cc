@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "absl/strings/str_join.h"
 #include "services/cli/commands.h"
 #include "services/cli/output.h"
 
@@ -58,6 +59,9 @@ absl::Status Inspect(const Connection& connection, const CliFlags& flags) {
   }
   std::string text = "position " + Grouped(reply->position()) + ", state " +
                      HumanBytes(reply->state_bytes()) + ", digest " + reply->state_digest() + "\n";
+  if (reply->computed_by_size() > 0) {
+    text += "computed by " + OneLine(absl::StrJoin(reply->computed_by(), ", ")) + "\n";
+  }
   for (const v1::HeadMemory& head : reply->heads()) text += "\n" + HeadText(head, flags.top);
   PrintText(text);
   return absl::OkStatus();

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <string>
 
+#include "absl/strings/str_join.h"
 #include "services/cli/commands.h"
 #include "services/cli/opening.h"
 #include "services/cli/output.h"
@@ -39,6 +40,7 @@ std::string DescriptionText(const v1::StreamInfo& info) {
       {"position", Grouped(info.committed_position()) + " tokens, durable"},
       {"state", HumanBytes(info.state_bytes()) + ", constant"},
       {"owner", OwnerText(info)},
+      {"computed by", info.instruction_class().empty() ? "-" : info.instruction_class()},
       {"memory", SettingsText(info.settings())},
       {"model", info.model_fingerprint()},
       {"labels", LabelText(info)},
@@ -50,11 +52,12 @@ std::string DescriptionText(const v1::StreamInfo& info) {
   });
   if (info.snapshots_size() == 0) return text + "snapshots  none\n";
   std::vector<std::vector<std::string>> rows = {
-      {"snapshot", "position", "bytes", "made", "digest"}};
+      {"snapshot", "position", "bytes", "made", "computed by", "digest"}};
   for (const v1::SnapshotInfo& snapshot : info.snapshots()) {
     rows.push_back({snapshot.name().empty() ? "(automatic)" : snapshot.name(),
                     Grouped(snapshot.position()), HumanBytes(snapshot.size_bytes()),
-                    HumanTime(snapshot.created_unix_ms()), Hex(snapshot.digest())});
+                    HumanTime(snapshot.created_unix_ms()),
+                    absl::StrJoin(snapshot.instruction_classes(), ","), Hex(snapshot.digest())});
   }
   return text + "\n" + Table(rows);
 }

@@ -14,6 +14,7 @@
 #include "services/cli/output.h"
 #include "services/cli/stream_client.h"
 #include "services/cli/turns.h"
+#include "services/rpc/continuation_text.h"
 #include "services/rpc/limits.h"
 #include "services/rpc/wire_text.h"
 
@@ -64,9 +65,16 @@ absl::Status AppendAll(StreamClient& client, const std::string& text, size_t pie
   return absl::OkStatus();
 }
 
+// Nothing where the stream goes on bit for bit.
+void SayContinuation(const StreamClient& client) {
+  const std::string how = rpc::ContinuationText(client.opened().restore());
+  if (!how.empty()) std::fprintf(stderr, "[%s]\n", OneLine(how).c_str());
+}
+
 void SayWhere(const StreamClient& client) {
   std::fprintf(stderr, "[position %s, state %s, constant]\n", Grouped(client.position()).c_str(),
                HumanBytes(client.opened().info().state_bytes()).c_str());
+  SayContinuation(client);
 }
 
 // Reads stdin or a file in pieces without holding it whole; calls `take` with whole characters.

@@ -247,6 +247,7 @@ absl::StatusOr<v1::MigrateReply> Operations::Migrate(const v1::MigrateRequest& r
   }
   reply.set_position(prepared->position());
   reply.set_replayed_tokens(prepared->restore().replayed_tokens());
+  *reply.mutable_restore() = prepared->restore();
   reply.set_seconds(
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   return reply;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "services/rpc/continuation_text.h"
 #include "services/rpc/limits.h"
 
 namespace lola::gateway {
@@ -129,6 +130,9 @@ absl::Status Session::OnOpened(v1::ServeReply reply, std::vector<v1::StreamReply
     v1::Notice& notice = *out.mutable_notice();
     notice.set_kind(worker == worker_ ? v1::Notice::KIND_RESTORED : v1::Notice::KIND_MOVED);
     notice.set_text("stream '" + open().stream_id() + "' is served by " + worker);
+    if (const std::string how = rpc::ContinuationText(reply.opened().restore()); !how.empty()) {
+      notice.mutable_text()->append("; " + how);
+    }
     *notice.mutable_restore() = std::move(*reply.mutable_opened()->mutable_restore());
   }
   worker_ = worker;

@@ -104,6 +104,7 @@ absl::Status AcquireChild(Copy& copy) {
   acquire.set_worker_instance(copy.request_id);
   acquire.set_lease_ms(kLease.count());
   acquire.set_model_fingerprint(copy.parent.model_fingerprint());
+  acquire.set_instruction_class(copy.parent.instruction_class());  // whose tokens these are
   auto acquired = copy.Ask(copy.target, &Stub::Acquire, acquire);
   if (!acquired.ok()) return acquired.status();
   copy.epoch = acquired->epoch();
@@ -190,6 +191,7 @@ absl::Status CopySnapshot(Copy& copy, const v1::SnapshotInfo& snapshot) {
   part.mutable_header()->set_epoch(copy.epoch);
   part.mutable_header()->set_position(snapshot.position());
   part.mutable_header()->set_state_position(snapshot.state_position());
+  *part.mutable_header()->mutable_instruction_classes() = snapshot.instruction_classes();
   part.mutable_header()->set_digest(snapshot.digest());
   part.mutable_header()->set_size_bytes(snapshot.size_bytes());
   bool writable = writer->Write(part);

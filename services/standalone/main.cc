@@ -46,6 +46,7 @@ int main(int argc, char** argv) {
   if (*outcome == lola::rpc::OptionSet::Outcome::kHelpShown) return 0;
   absl::Status status = lola::rpc::InitLogging(flags.log, kProgram);
   if (status.ok()) status = lola::rpc::CheckBind(flags.server);
+  if (status.ok()) status = lola::worker::ApplyInstructions(flags.worker.instructions);
   flags.system.worker = lola::worker::ToOptions(flags.worker);
   if (status.ok()) status = flags.system.worker.engine.Validate();
   if (!status.ok()) return lola::rpc::ReportFatal(kProgram, status);

@@ -58,6 +58,7 @@ absl::StatusOr<engine::StreamRecord> FromProto(const v1::StreamInfo& message) {
   record.ttl_ms = message.ttl_ms();
   record.partition = message.partition();
   record.state_bytes = message.state_bytes();
+  record.instruction_class = message.instruction_class();
   return record;
 }
 
@@ -84,13 +85,19 @@ v1::StreamInfo ToProto(const engine::StreamRecord& record) {
   message.set_ttl_ms(record.ttl_ms);
   message.set_partition(record.partition);
   message.set_state_bytes(record.state_bytes);
+  message.set_instruction_class(record.instruction_class);
   return message;
 }
 
 engine::SnapshotRecord FromProto(const v1::SnapshotInfo& message) {
-  return {message.blob_id(),       message.position(), message.digest(),
-          message.size_bytes(),    message.name(),     message.created_unix_ms(),
-          message.state_position()};
+  return {message.blob_id(),
+          message.position(),
+          message.digest(),
+          message.size_bytes(),
+          message.name(),
+          message.created_unix_ms(),
+          message.state_position(),
+          {message.instruction_classes().begin(), message.instruction_classes().end()}};
 }
 
 v1::SnapshotInfo ToProto(const engine::SnapshotRecord& snapshot) {
@@ -102,6 +109,8 @@ v1::SnapshotInfo ToProto(const engine::SnapshotRecord& snapshot) {
   message.set_name(snapshot.name);
   message.set_created_unix_ms(snapshot.created_unix_ms);
   message.set_state_position(snapshot.state_position);
+  message.mutable_instruction_classes()->Add(snapshot.computed_by.begin(),
+                                             snapshot.computed_by.end());
   return message;
 }
 
@@ -123,6 +132,35 @@ v1::TokenRun ToProto(const engine::TokenRun& run) {
   return message;
 }
 
+namespace {
+
+v1::RestoreReport::Continuation ToProto(engine::Continuation continuation) {
+  switch (continuation) {
+    case engine::Continuation::kExact:
+      return v1::RestoreReport::CONTINUATION_EXACT;
+    case engine::Continuation::kTolerance:
+      return v1::RestoreReport::CONTINUATION_TOLERANCE;
+    case engine::Continuation::kUnknown:
+      break;
+  }
+  return v1::RestoreReport::CONTINUATION_UNSPECIFIED;
+}
+
+// "cpu", "cuda", or "mixed" when layers of a pipeline are on both.
+std::string_view BackendOf(std::string_view instruction_class) {
+  // A pipeline of several classes names each with its layers: "0-15:avx2,16-31:cuda-sm90".
+  size_t cuda = 0, parts = 0;
+  for (size_t at = 0; at <= instruction_class.size(); ++parts) {
+    const size_t end = std::min(instruction_class.find(',', at), instruction_class.size());
+    const std::string_view part = instruction_class.substr(at, end - at);
+    if (part.find("cuda") != std::string_view::npos) ++cuda;
+    at = end + 1;
+  }
+  return cuda == 0 ? "cpu" : cuda == parts ? "cuda" : "mixed";
+}
+
+}  // namespace
+
 v1::RestoreReport ToProto(const engine::RestoreReport& report, const std::string& worker) {
   v1::RestoreReport message;
   message.set_kind(std::string(engine::RestoreKindName(report.kind)));
@@ -130,6 +168,9 @@ v1::RestoreReport ToProto(const engine::RestoreReport& report, const std::string
   message.set_replayed_tokens(report.replayed_tokens);
   message.set_skipped_snapshots(report.skipped_snapshots);
   message.set_seconds(report.seconds);
+  message.set_continuation(ToProto(report.continuation));
+  message.set_instruction_class(report.instruction_class);
+  message.mutable_computed_by()->Add(report.computed_by.begin(), report.computed_by.end());
   message.set_worker(worker);
   return message;
 }
@@ -285,7 +326,7 @@ v1::ModelInfo DescribeModel(const engine::Model& model, const std::string& name,
   info.set_weight_dtype(kernels::DtypeName(model.dtype()));
   *info.mutable_defaults() = ToProto(model.default_settings());
   info.set_state_bytes(memory::StateLayout(geometry, model.default_settings()).stride_bytes());
-  info.set_backend(instruction_class.starts_with("cuda") ? "cuda" : "cpu");
+  info.set_backend(std::string(BackendOf(instruction_class)));
   info.set_instruction_class(instruction_class);
   return info;
 }

@@ -72,6 +72,7 @@ int main(int argc, char** argv) {
   if (*outcome == lola::rpc::OptionSet::Outcome::kHelpShown) return 0;
   absl::Status status = lola::rpc::InitLogging(flags.log, kProgram);
   if (status.ok()) status = lola::rpc::CheckBind(flags.server);
+  if (status.ok()) status = lola::worker::ApplyInstructions(flags.worker.instructions);
   lola::worker::WorkerOptions options = lola::worker::ToOptions(flags.worker);
   if (status.ok()) status = options.engine.Validate();
   if (status.ok()) status = lola::worker::CheckPipelineFlags(flags.worker);

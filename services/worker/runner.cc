@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/plugin.h"
 #include "services/engine/device/device_runner.h"
+#include "services/engine/device/device_stage.h"
+#include "services/engine/pipeline/host_stage.h"
 #include "services/engine/pipeline/pipeline_runner.h"
 #include "services/rpc/logging.h"
 
@@ -15,34 +17,80 @@ namespace {
 
 using RunnerOr = absl::StatusOr<std::unique_ptr<engine::ModelRunner>>;
 
-int Threads(const WorkerOptions& options) {
+int Threads(int asked) {
   const int all = std::max(1, int(std::thread::hardware_concurrency()));
-  return options.threads > 0 ? options.threads : all;
+  return asked > 0 ? asked : all;
 }
 
-RunnerOr CudaRunner(const WorkerOptions& options, const ServedModel& served) {
+absl::Status CheckCompute(const ComputeOptions& options) {
+  if (options.threads < 0 || options.threads > 1024) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("threads: ", options.threads, ", must be 0 to 1024"));
+  }
+  if (options.device < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("device: ", options.device, ", must be 0 or more"));
+  }
+  if (options.backend != "auto" && options.backend != "cpu" && options.backend != "cuda") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("backend: \"", options.backend, "\" (known: auto, cpu, cuda)"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<cuda::Device>> OpenDevice(const ComputeOptions& options) {
   cuda::OpenedDevice opened =
       cuda::OpenCudaDevice({.index = options.device, .batch_invariant = options.batch_invariant});
   if (opened.device == nullptr) return absl::UnavailableError(opened.error);
-  const cuda::DeviceInfo info = opened.device->info();
-  auto runner =
-      engine::MakeDeviceRunner(served.model, std::move(opened.device), options.engine.step_rows);
-  if (!runner.ok()) return runner.status();
+  return std::shared_ptr<cuda::Device>(std::move(opened.device));
+}
+
+void SayDevice(const cuda::Device& device) {
+  const cuda::DeviceInfo info = device.info();
   rpc::LogInfo("model runs on a GPU", {{"device", info.name},
                                        {"class", info.backend},
                                        {"memory_bytes", info.memory_bytes},
                                        {"free_bytes", info.free_bytes}});
+}
+
+// `cuda` when it was made, the CPU's when that is allowed instead.
+template <typename T, typename OnCpu>
+absl::StatusOr<T> Choose(const std::string& backend, absl::StatusOr<T> cuda, const OnCpu& cpu) {
+  if (cuda.ok()) return cuda;
+  if (backend == "cuda") {
+    return absl::Status(cuda.status().code(),
+                        absl::StrCat("backend: cuda: ", cuda.status().message()));
+  }
+  rpc::LogInfo("model runs on the CPU", {{"why_no_gpu", cuda.status()}});
+  return cpu();
+}
+
+RunnerOr CudaRunner(const WorkerOptions& options, const ServedModel& served) {
+  auto device = OpenDevice(options.compute);
+  if (!device.ok()) return device.status();
+  auto runner = engine::MakeDeviceRunner(served.model, *device, options.engine.step_rows);
+  if (runner.ok()) SayDevice(**device);
   return runner;
 }
 
+absl::StatusOr<std::shared_ptr<engine::StageMaker>> CudaStages(const ComputeOptions& options,
+                                                               const engine::Model& model) {
+  auto device = OpenDevice(options);
+  if (!device.ok()) return device.status();
+  std::shared_ptr<engine::StageMaker> stages = engine::MakeDeviceStages(*device);
+  if (absl::Status runs = stages->CheckModel(model); !runs.ok()) return runs;
+  SayDevice(**device);
+  return stages;
+}
+
 RunnerOr CpuRunner(const WorkerOptions& options, const ServedModel& served) {
-  return engine::MakeModelRunner(served.model, options.engine.step_rows, Threads(options));
+  return engine::MakeModelRunner(served.model, options.engine.step_rows,
+                                 Threads(options.compute.threads));
 }
 
 absl::StatusOr<MadeRunner> Pipeline(const WorkerOptions& options, const ServedModel& served) {
-  if (options.backend == "cuda") {
-    return absl::UnimplementedError("backend: cuda, but pipelines run on CPUs only");
-  }
+  auto here = MakeStages(options.compute, *served.model);
+  if (!here.ok()) return here.status();
   MadeRunner made;
   std::vector<std::unique_ptr<engine::StageLink>> links;
   const auto deadline = std::chrono::steady_clock::now() + options.stage_patience;
@@ -60,12 +108,13 @@ absl::StatusOr<MadeRunner> Pipeline(const WorkerOptions& options, const ServedMo
   auto runner = engine::MakePipelineRunner(served.model, std::move(links),
                                            {.front = options.front,
                                             .rows_max = options.engine.step_rows,
-                                            .threads = Threads(options),
+                                            .here = *here,
                                             .patience = left()});
   if (!runner.ok()) return runner.status();
-  rpc::LogInfo(
-      "model runs as a pipeline of processes on CPUs",
-      {{"layers_here", served.model->layers().ToString()}, {"stages", options.stages.size()}});
+  rpc::LogInfo("model runs as a pipeline of processes",
+               {{"layers_here", served.model->layers().ToString()},
+                {"stages", options.stages.size()},
+                {"class", (*runner)->instruction_class()}});
   made.runner = *std::move(runner);
   return made;
 }
@@ -76,32 +125,23 @@ RunnerOr OneProcess(const WorkerOptions& options, const ServedModel& served) {
                                                    " of ", served.model->geometry().layers,
                                                    ", but no --stages have the others"));
   }
-  if (options.backend == "cpu") return CpuRunner(options, served);
-  RunnerOr cuda = CudaRunner(options, served);
-  if (cuda.ok()) return cuda;
-  if (options.backend == "cuda") {
-    return absl::Status(cuda.status().code(),
-                        absl::StrCat("backend: cuda: ", cuda.status().message()));
-  }
-  rpc::LogInfo("model runs on the CPU", {{"why_no_gpu", cuda.status()}});
-  return CpuRunner(options, served);
+  if (options.compute.backend == "cpu") return CpuRunner(options, served);
+  return Choose(options.compute.backend, CudaRunner(options, served),
+                [&] { return CpuRunner(options, served); });
 }
 
 }  // namespace
 
+absl::StatusOr<std::shared_ptr<engine::StageMaker>> MakeStages(const ComputeOptions& options,
+                                                               const engine::Model& model) {
+  if (absl::Status valid = CheckCompute(options); !valid.ok()) return valid;
+  const auto cpu = [&] { return engine::MakeHostStages(Threads(options.threads)); };
+  if (options.backend == "cpu") return cpu();
+  return Choose(options.backend, CudaStages(options, model), cpu);
+}
+
 absl::StatusOr<MadeRunner> MakeRunner(const WorkerOptions& options, const ServedModel& served) {
-  if (options.threads < 0 || options.threads > 1024) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("threads: ", options.threads, ", must be 0 to 1024"));
-  }
-  if (options.device < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("device: ", options.device, ", must be 0 or more"));
-  }
-  if (options.backend != "auto" && options.backend != "cpu" && options.backend != "cuda") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("backend: \"", options.backend, "\" (known: auto, cpu, cuda)"));
-  }
+  if (absl::Status valid = CheckCompute(options.compute); !valid.ok()) return valid;
   if (!options.stages.empty()) return Pipeline(options, served);
   RunnerOr runner = OneProcess(options, served);
   if (!runner.ok()) return runner.status();

@@ -78,12 +78,14 @@ class GrpcShardBackend final : public ShardBackend {
     message.set_lease_ms(options_.lease.count());
     message.set_takeover(request.takeover);
     message.set_model_fingerprint(request.model_fingerprint);
+    message.set_instruction_class(request.instruction_class);
     Unary<v1::AcquireReply>(request.stream_id, std::move(message), &Async::Acquire,
                             [done = std::move(done)](absl::Status status, v1::AcquireReply& reply) {
                               if (!status.ok()) return done(status);
                               auto record = FromProto(reply.info());
                               if (!record.ok()) return done(record.status());
-                              done(engine::AcquiredStream{*std::move(record), reply.epoch()});
+                              done(engine::AcquiredStream{*std::move(record), reply.epoch(),
+                                                          reply.previous_instruction_class()});
                             });
   }
 

@@ -80,6 +80,8 @@ class PutSnapshotCall final : public grpc::ClientWriteReactor<v1::PutSnapshotReq
     header.set_size_bytes(request_.blob->size_bytes());
     header.set_name(request_.name);
     header.set_state_position(request_.state_position);
+    header.mutable_instruction_classes()->Add(request_.computed_by.begin(),
+                                              request_.computed_by.end());
     context_.set_deadline(std::chrono::system_clock::now() + deadline);
     stub.async()->PutSnapshot(&context_, &reply_, this);
     AddHold();  // until the last write: messages are filled outside of reactions too

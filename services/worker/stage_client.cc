@@ -10,6 +10,7 @@
 #include "services/rpc/logging.h"
 #include "services/rpc/status_map.h"
 #include "services/worker/convert.h"
+#include "services/worker/load_sender.h"
 #include "services/worker/stage_client_session.h"
 #include "services/worker/stage_messages.h"
 
@@ -56,10 +57,13 @@ class News {
 
 class GrpcStageLink final : public engine::StageLink {
  public:
-  GrpcStageLink(const StageEndpoint& endpoint, std::shared_ptr<StageLinkCounters> counters)
+  GrpcStageLink(const StageEndpoint& endpoint, std::shared_ptr<StageLinkCounters> counters,
+                bool samples)
       : counters_(std::move(counters)),
         name_(endpoint.address),
         layers_(counters_->Now().layers),
+        class_(counters_->Now().instruction_class),
+        samples_(samples),
         channel_(endpoint.channel),
         stub_(v1::Stage::NewStub(channel_)),
         thread_([this] { Loop(); }) {}
@@ -76,6 +80,8 @@ class GrpcStageLink final : public engine::StageLink {
 
   std::string name() const override { return name_; }
   const engine::LayerRange& layers() const override { return layers_; }
+  std::string instruction_class() const override { return class_; }
+  bool samples() const override { return samples_; }
 
   void Open(const engine::StageTerms& terms) override {
     std::lock_guard lock(mu_);
@@ -96,19 +102,15 @@ class GrpcStageLink final : public engine::StageLink {
     return Ask(request, {});
   }
 
-  absl::Status Load(size_t slot, const memory::LolaSettings& settings, uint64_t position,
-                    std::span<const std::byte> sections) override {
-    v1::StageRequest request;
-    request.mutable_load()->set_slot(slot);
-    request.mutable_load()->set_position(position);
-    *request.mutable_load()->mutable_settings() = ToProto(settings);
-    return Ask(request, sections);
-  }
+  void Load(size_t slot, const memory::LolaSettings& settings, uint64_t position,
+            std::shared_ptr<void> owner, std::span<const std::byte> sections,
+            std::function<void(absl::Status)> done) override;
 
   absl::Status StartStep(std::span<const engine::StageSegment> segments,
                          std::span<const float> hidden) override;
   absl::Status FinishStep(std::span<float> out, engine::StageOutcome* outcome) override;
   absl::StatusOr<engine::PieceCopy> Copy(size_t slot, size_t bytes) override;
+  absl::Status CountCached(std::span<const size_t> slots, std::span<uint64_t> cached) override;
 
  private:
   void Loop();
@@ -125,9 +127,11 @@ class GrpcStageLink final : public engine::StageLink {
   const std::shared_ptr<StageLinkCounters> counters_;
   const std::string name_;
   const engine::LayerRange layers_;
+  const std::string class_;
+  const bool samples_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::Stage::Stub> stub_;
-  uint64_t next_copy_ = 1;          // scheduler's thread
+  uint64_t next_id_ = 1;            // of a copy or a load; scheduler's thread
   Clock::time_point step_started_;  // the same
 
   mutable std::mutex mu_;
@@ -137,7 +141,8 @@ class GrpcStageLink final : public engine::StageLink {
   bool wanted_ = false;                          // guarded by mu_: a session is to be opened
   bool closing_ = false;                         // guarded by mu_
   std::shared_ptr<StageClientSession> session_;  // guarded by mu_; the last one begun
-  std::thread thread_;                           // last: starts when all else exists
+  LoadSender loads_;
+  std::thread thread_;  // last: starts when all else exists
 };
 
 void GrpcStageLink::Loop() {
@@ -214,6 +219,7 @@ absl::Status GrpcStageLink::Break(const absl::Status& why) {
 absl::Status GrpcStageLink::Send(StageClientSession& session, v1::StageRequest& request,
                                  std::span<const std::byte> payload) {
   const size_t bytes = payload.size();
+  const StageClientSession::Hurry hurry(session);
   const bool sent = WriteWithPayload(
       request, payload, [&](const v1::StageRequest& message) { return session.Write(message); });
   if (!sent) return absl::CancelledError("the session is over");
@@ -239,11 +245,7 @@ absl::Status GrpcStageLink::StartStep(std::span<const engine::StageSegment> segm
   step_started_ = Clock::now();
   v1::StageRequest request;
   for (const engine::StageSegment& segment : segments) {
-    v1::StageSegment& one = *request.mutable_step()->add_segments();
-    one.set_slot(segment.slot);
-    one.set_position(segment.position);
-    one.set_rows(segment.rows);
-    one.set_logits_rows(segment.logits_rows);
+    *request.mutable_step()->add_segments() = ToProto(segment);
   }
   const absl::Status sent = Send(**session, request, BytesOf(hidden));
   return sent.ok() ? sent : Break((*session)->Reason(sent));
@@ -270,10 +272,46 @@ absl::Status GrpcStageLink::FinishStep(std::span<float> out, engine::StageOutcom
   return absl::OkStatus();
 }
 
+void GrpcStageLink::Load(size_t slot, const memory::LolaSettings& settings, uint64_t position,
+                         std::shared_ptr<void> owner, std::span<const std::byte> sections,
+                         std::function<void(absl::Status)> done) {
+  const auto session = Session();
+  if (!session.ok()) return done(session.status());
+  LoadSender::Load load{*session, {}, std::move(owner), sections};
+  load.head.set_id(next_id_++);
+  load.head.set_slot(slot);
+  load.head.set_position(position);
+  *load.head.mutable_settings() = ToProto(settings);
+  (*session)->StartLoad(load.head.id(), [counters = counters_, bytes = sections.size(),
+                                         done = std::move(done)](const absl::Status& status) {
+    counters->Update([bytes](StageLinkStats& stats) { stats.bytes_sent += bytes; });
+    done(status);
+  });
+  loads_.Send(std::move(load));
+}
+
+absl::Status GrpcStageLink::CountCached(std::span<const size_t> slots, std::span<uint64_t> cached) {
+  const auto session = Session();
+  if (!session.ok()) return session.status();
+  v1::StageRequest request;
+  request.mutable_count()->mutable_slots()->Add(slots.begin(), slots.end());
+  v1::StageReply reply;
+  absl::Status status = Send(**session, request, {});
+  if (status.ok()) status = (*session)->NextReply(&reply);
+  if (status.ok() && reply.counted().cached_pairs_size() != int(slots.size())) {
+    status = absl::InternalError(absl::StrCat(
+        "answer: counts of ", reply.counted().cached_pairs_size(), " of ", slots.size(), " slots"));
+  }
+  if (!status.ok()) return Break((*session)->Reason(status));
+  std::copy(reply.counted().cached_pairs().begin(), reply.counted().cached_pairs().end(),
+            cached.begin());
+  return absl::OkStatus();
+}
+
 absl::StatusOr<engine::PieceCopy> GrpcStageLink::Copy(size_t slot, size_t bytes) {
   const auto session = Session();
   if (!session.ok()) return session.status();
-  const uint64_t id = next_copy_++;
+  const uint64_t id = next_id_++;
   auto copy = (*session)->StartCopy(id, bytes);
   if (!copy.ok()) return copy.status();
   v1::StageRequest request;
@@ -310,8 +348,15 @@ absl::StatusOr<StageLinkPair> ConnectStage(const StageEndpoint& endpoint, millis
                                                        info.last_layer()));
       }
       const engine::LayerRange layers{info.first_layer(), info.last_layer() + 1};
-      auto counters = std::make_shared<StageLinkCounters>(endpoint.address, layers);
-      return StageLinkPair{std::make_unique<GrpcStageLink>(endpoint, counters), counters};
+      if (info.revision() < kStageRevision) {
+        return absl::FailedPreconditionError(absl::StrCat(
+            "stage ", endpoint.address, ": revision of the protocol: it knows ", info.revision(),
+            ", this worker needs ", kStageRevision, "; update the stage first"));
+      }
+      auto counters =
+          std::make_shared<StageLinkCounters>(endpoint.address, layers, info.instruction_class());
+      return StageLinkPair{std::make_unique<GrpcStageLink>(endpoint, counters, info.samples()),
+                           counters};
     }
     const bool passes = absl::IsUnavailable(asked) || absl::IsDeadlineExceeded(asked);
     if (!passes || Clock::now() >= deadline) {

@@ -27,6 +27,7 @@ struct StageEndpoint {
 struct StageLinkStats {
   std::string address;
   engine::LayerRange layers;
+  std::string instruction_class;
   bool open = false;
   uint64_t sessions = 0;                        // opened; all but the first are reconnects
   uint64_t bytes_sent = 0, bytes_received = 0;  // payloads
@@ -36,9 +37,11 @@ struct StageLinkStats {
 // Thread-safe.
 class StageLinkCounters {
  public:
-  StageLinkCounters(std::string address, const engine::LayerRange& layers) {
+  StageLinkCounters(std::string address, const engine::LayerRange& layers,
+                    std::string instruction_class) {
     stats_.address = std::move(address);
     stats_.layers = layers;
+    stats_.instruction_class = std::move(instruction_class);
   }
   StageLinkStats Now() const {
     std::lock_guard lock(mu_);
@@ -61,7 +64,8 @@ struct StageLinkPair {
 };
 
 // Asks the stage which layers it has; asks again until `patience` is over while it cannot be
-// reached. UNAVAILABLE naming the address; UNIMPLEMENTED when something else listens there.
+// reached. FAILED_PRECONDITION when it is older than this worker can use, UNAVAILABLE naming the
+// address; UNIMPLEMENTED when something else listens there.
 absl::StatusOr<StageLinkPair> ConnectStage(const StageEndpoint& endpoint,
                                            std::chrono::milliseconds patience);
 

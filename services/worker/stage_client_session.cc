@@ -54,6 +54,20 @@ bool StageClientSession::Write(const v1::StageRequest& request) {
   return stream_->Write(request);
 }
 
+StageClientSession::Hurry::~Hurry() {
+  {
+    std::lock_guard lock(session_.write_mu_);
+    --session_.hurried_;
+  }
+  session_.may_write_.notify_one();
+}
+
+bool StageClientSession::WriteBehind(const v1::StageRequest& request) {
+  std::unique_lock lock(write_mu_);
+  may_write_.wait(lock, [this] { return hurried_ == 0; });
+  return stream_->Write(request);
+}
+
 bool StageClientSession::AwaitOpened() {
   v1::StageReply reply;
   if (!stream_->Read(&reply)) return false;
@@ -61,15 +75,32 @@ bool StageClientSession::AwaitOpened() {
   return reply.has_opened();
 }
 
+// Copies and loads answer whoever waits for them; false: the reply is none of them.
+bool StageClientSession::Sort(v1::StageReply& reply) {
+  if (reply.has_copied()) {
+    std::lock_guard lock(mu_);
+    const auto copy = copies_.find(reply.copied().id());
+    if (copy != copies_.end() && copy->second->Add(reply.payload())) copies_.erase(copy);
+    return true;
+  }
+  if (!reply.has_loaded()) return false;
+  LoadDone done;
+  {
+    std::lock_guard lock(mu_);
+    const auto load = loads_.find(reply.loaded().id());
+    if (load == loads_.end()) return true;
+    done = std::move(load->second);
+    loads_.erase(load);
+  }
+  done(StatusOf(reply.loaded().code(), reply.loaded().message()));
+  return true;
+}
+
 void StageClientSession::Pump() {
   v1::StageReply reply;
   while (stream_->Read(&reply)) {
+    if (Sort(reply)) continue;
     std::lock_guard lock(mu_);
-    if (reply.has_copied()) {
-      const auto copy = copies_.find(reply.copied().id());
-      if (copy != copies_.end() && copy->second->Add(reply.payload())) copies_.erase(copy);
-      continue;
-    }
     if (replies_.size() >= kRepliesWaitingMax) return context_.TryCancel();
     replies_.push_back(std::move(reply));
     arrived_.notify_all();
@@ -84,12 +115,17 @@ absl::Status StageClientSession::Finish() {
   }
   absl::Status status = rpc::FromGrpc(ended);
   if (status.ok()) status = absl::UnavailableError("the stage ended the session");
-  std::lock_guard lock(mu_);
-  over_ = true;
-  ended_ = status;
-  for (const auto& [id, copy] : copies_) copy->Fail(absl::UnavailableError(status.message()));
-  copies_.clear();
-  arrived_.notify_all();
+  std::map<uint64_t, LoadDone> loads;
+  {
+    std::lock_guard lock(mu_);
+    over_ = true;
+    ended_ = status;
+    for (const auto& [id, copy] : copies_) copy->Fail(absl::UnavailableError(status.message()));
+    copies_.clear();
+    loads.swap(loads_);
+    arrived_.notify_all();
+  }
+  for (const auto& [id, done] : loads) done(absl::UnavailableError(status.message()));
   return status;
 }
 
@@ -118,6 +154,17 @@ absl::StatusOr<std::shared_ptr<IncomingCopy>> StageClientSession::StartCopy(uint
         absl::StrCat("copies: ", copies_.size(), " of at most ", kCopiesMax));
   }
   return copies_[id] = std::make_shared<IncomingCopy>(bytes);
+}
+
+void StageClientSession::StartLoad(uint64_t id, LoadDone done) {
+  {
+    std::lock_guard lock(mu_);
+    if (!over_) {
+      loads_[id] = std::move(done);
+      return;
+    }
+  }
+  done(absl::UnavailableError("the session is over"));
 }
 
 }  // namespace lola::worker

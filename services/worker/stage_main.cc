@@ -4,6 +4,7 @@
 #include "services/rpc/options.h"
 #include "services/rpc/server_runner.h"
 #include "services/worker/stage_service.h"
+#include "services/worker/worker_flags.h"
 #include "services/worker/worker_series.h"
 #include "services/worker/worker_service.h"
 
@@ -18,7 +19,8 @@ struct Flags {
   std::string model = "models/passkey-1m";
   std::string dtype = "float32";
   std::string layers;
-  lola::worker::StageOptions stage;
+  lola::worker::ComputeOptions compute;
+  std::string instructions = "auto";
 };
 
 void Register(lola::rpc::OptionSet& set, Flags& flags) {
@@ -30,7 +32,7 @@ void Register(lola::rpc::OptionSet& set, Flags& flags) {
           "model directory, or random:<geometry> (tiny, 100m, llama-3.2-1b, llama-3.1-8b)");
   set.Add("dtype", &flags.dtype, "of the weight matrices: float32 | bfloat16 | float8 | int8");
   set.Add("layers", &flags.layers, "which layers of the model: 16-31, counted from 0; required");
-  set.Add("threads", &flags.stage.threads, "threads of the model; 0: all processors");
+  lola::worker::RegisterComputeFlags(set, &flags.compute, &flags.instructions);
   set.SetExamples(
       "Example: a model of 32 layers in two processes, of which the gateway knows the worker\n"
       "  lola-stage --bind 127.0.0.1:50081 --layers 16-31 --model DIR\n"
@@ -52,11 +54,13 @@ int main(int argc, char** argv) {
   if (status.ok() && flags.layers.empty()) {
     status = absl::InvalidArgumentError("--layers: is required");
   }
+  if (status.ok()) status = lola::worker::ApplyInstructions(flags.instructions);
   if (!status.ok()) return lola::rpc::ReportFatal(kProgram, status);
   auto named = lola::worker::LoadNamedModel(flags.model, flags.dtype, flags.layers);
   if (!named.ok()) return lola::rpc::ReportFatal(kProgram, named.status());
-  flags.stage.model_name = named->name;
-  auto stage = lola::worker::StageService::Create(flags.stage, named->model);
+  auto maker = lola::worker::MakeStages(flags.compute, *named->model);
+  if (!maker.ok()) return lola::rpc::ReportFatal(kProgram, maker.status());
+  auto stage = lola::worker::StageService::Create({named->name, *maker}, named->model);
   if (!stage.ok()) return lola::rpc::ReportFatal(kProgram, stage.status());
   return lola::metrics::Serve({
       .program = kProgram,
@@ -64,6 +68,7 @@ int main(int argc, char** argv) {
       .metrics_bind = flags.metrics_bind,
       .services = {(*stage)->service()},
       .series = [&](auto& page) { lola::worker::WriteStage((*stage)->Stats(), page); },
+      .health = [&] { return (*stage)->Health(); },
       .drain = [&](std::chrono::milliseconds) { (*stage)->Stop(); },
   });
 }

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "memory/limits.h"
+#include "services/worker/convert.h"
 
 namespace lola::worker {
 namespace {
@@ -46,11 +47,29 @@ memory::MemoryStats FromProto(const v1::StageCounts& counts) {
   return stats;
 }
 
+}  // namespace
+
 absl::Status StatusOf(int code, const std::string& message) {
   return absl::Status(static_cast<absl::StatusCode>(code), message);
 }
 
-}  // namespace
+v1::StageSegment ToProto(const engine::StageSegment& segment) {
+  v1::StageSegment message;
+  message.set_slot(segment.slot);
+  message.set_position(segment.position);
+  message.set_rows(segment.rows);
+  message.set_logits_rows(segment.logits_rows);
+  if (segment.sampling == nullptr) return message;
+  *message.mutable_sampling() = ToProto(*segment.sampling);
+  // More of them than the penalty looks at would only travel.
+  const size_t recent =
+      segment.sampling->repetition_penalty == 1.0f
+          ? 0
+          : std::min<size_t>(segment.recent.size(), segment.sampling->repetition_window);
+  const auto newest = segment.recent.last(recent);
+  message.mutable_recent()->Add(newest.begin(), newest.end());
+  return message;
+}
 
 v1::StageTerms ToProto(const engine::StageTerms& terms) {
   v1::StageTerms message;
@@ -98,6 +117,8 @@ v1::StageStepped ToProto(const engine::StageOutcome& outcome) {
     one.set_advanced(segment.advanced);
     one.set_code(static_cast<int>(segment.status.code()));
     one.set_message(std::string(segment.status.message()));
+    if (segment.sampled.id >= 0) one.set_sampled_id(segment.sampled.id);
+    one.set_sampled_logprob(segment.sampled.logprob);
   }
   *message.mutable_counts() = ToProto(outcome.stats);
   return message;
@@ -106,7 +127,9 @@ v1::StageStepped ToProto(const engine::StageOutcome& outcome) {
 engine::StageOutcome FromProto(const v1::StageStepped& message) {
   engine::StageOutcome outcome;
   for (const v1::StageStatus& one : message.segments()) {
-    outcome.segments.push_back({one.advanced(), StatusOf(one.code(), one.message())});
+    outcome.segments.push_back({one.advanced(),
+                                StatusOf(one.code(), one.message()),
+                                {one.sampled_id(), one.sampled_logprob()}});
   }
   outcome.stats = FromProto(message.counts());
   return outcome;

@@ -16,6 +16,8 @@
 
 namespace lola::worker {
 
+// What this code understands of the protocol (StageInfo.revision), and needs from a stage.
+inline constexpr uint32_t kStageRevision = 2;
 // Bytes of a payload in one message; what is more goes on in the next ones.
 inline constexpr size_t kStagePieceBytes = size_t{1} << 20;
 // Copies under way in one session.
@@ -26,6 +28,8 @@ v1::StageTerms ToProto(const engine::StageTerms& terms);
 absl::StatusOr<engine::StageTerms> FromProto(const v1::StageTerms& message);
 v1::StageStepped ToProto(const engine::StageOutcome& outcome);
 engine::StageOutcome FromProto(const v1::StageStepped& message);
+v1::StageSegment ToProto(const engine::StageSegment& segment);
+absl::Status StatusOf(int code, const std::string& message);
 v1::StageDone ToDone(const absl::Status& status);
 absl::Status FromDone(const v1::StageDone& message);
 

@@ -2,13 +2,12 @@
 
 #include <grpcpp/grpcpp.h>
 
-#include <algorithm>
 #include <mutex>
-#include <thread>
 #include <utility>
 
 #include "lola/v1/stage.grpc.pb.h"
 #include "services/engine/model.h"
+#include "services/engine/pipeline/layer_stage.h"
 #include "services/rpc/logging.h"
 #include "services/rpc/status_map.h"
 #include "services/worker/stage_session.h"
@@ -35,8 +34,11 @@ class GrpcStageService final : public StageService, public v1::Stage::Service {
     now.rows = counters_.rows;
     now.loads = counters_.loads;
     now.copies = counters_.copies;
+    now.lost = !Health().ok();
+    now.runner = options_.maker->counters();
     return now;
   }
+  absl::Status Health() const override { return options_.maker->health(); }
 
   void Stop() override {
     std::lock_guard lock(mu_);
@@ -73,6 +75,9 @@ class GrpcStageService final : public StageService, public v1::Stage::Service {
     reply->set_slots(now.slots);
     reply->set_steps(now.steps);
     reply->set_rows(now.rows);
+    reply->set_instruction_class(options_.maker->instruction_class());
+    reply->set_samples(options_.maker->samples() && model_->has_last_layer());
+    reply->set_revision(kStageRevision);
     std::lock_guard lock(mu_);
     if (context_ != nullptr) reply->set_front(terms_.front);
     return grpc::Status::OK;
@@ -95,9 +100,7 @@ class GrpcStageService final : public StageService, public v1::Stage::Service {
   }
 
   absl::Status Run(const engine::StageTerms& terms, StageSession::Stream* stream) {
-    const int all = std::max(1, int(std::thread::hardware_concurrency()));
-    auto stage =
-        engine::LayerStage::Create(model_, terms, options_.threads > 0 ? options_.threads : all);
+    auto stage = options_.maker->Make(model_, terms);
     if (!stage.ok()) {
       rpc::LogWarn("front refused", {{"front", terms.front}, {"status", stage.status()}});
       std::lock_guard lock(mu_);
@@ -130,10 +133,7 @@ class GrpcStageService final : public StageService, public v1::Stage::Service {
 
 absl::StatusOr<std::unique_ptr<StageService>> StageService::Create(
     const StageOptions& options, std::shared_ptr<const engine::Model> model) {
-  if (options.threads < 0 || options.threads > 1024) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("threads: ", options.threads, ", must be 0 to 1024"));
-  }
+  if (absl::Status runs = options.maker->CheckModel(*model); !runs.ok()) return runs;
   return std::unique_ptr<StageService>(new GrpcStageService(options, std::move(model)));
 }
 

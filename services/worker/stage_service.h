@@ -11,6 +11,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "services/engine/runtime/statistics.h"
 
 namespace grpc {
 class Service;
@@ -18,13 +19,14 @@ class Service;
 
 namespace lola::engine {
 class Model;
+class StageMaker;
 }  // namespace lola::engine
 
 namespace lola::worker {
 
 struct StageOptions {
   std::string model_name;
-  int threads = 0;  // 0 = as many as the machine has processors
+  std::shared_ptr<engine::StageMaker> maker;  // what computes, see runner.h
 };
 
 struct StageStatistics {
@@ -34,17 +36,22 @@ struct StageStatistics {
   uint64_t sessions = 0, refusals = 0;
   uint64_t steps = 0, rows = 0;
   uint64_t loads = 0, copies = 0;
+  bool lost = false;  // what computes has failed for good
+  engine::RunnerCounters runner;
 };
 
 class StageService {
  public:
-  // INVALID_ARGUMENT for threads that make no sense.
+  // As StageMaker::CheckModel.
   static absl::StatusOr<std::unique_ptr<StageService>> Create(
       const StageOptions& options, std::shared_ptr<const engine::Model> model);
   virtual ~StageService() = default;
 
   virtual grpc::Service* service() = 0;
   virtual StageStatistics Stats() const = 0;
+  // OK while sessions can be served. UNAVAILABLE once the device is lost: the process has to be
+  // started anew.
+  virtual absl::Status Health() const = 0;
   // Ends the session there is; the front restores its streams elsewhere.
   virtual void Stop() = 0;
 };

@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -16,6 +17,7 @@
 
 #include "lola/v1/stage.grpc.pb.h"
 #include "services/engine/pipeline/layer_stage.h"
+#include "services/engine/sampler.h"
 #include "services/worker/stage_messages.h"
 
 namespace lola::worker {
@@ -38,7 +40,9 @@ class StageSession {
  private:
   struct Outgoing {
     uint64_t id = 0;
-    std::vector<std::byte> sections;
+    std::shared_ptr<std::byte[]> record;  // header page and sections
+    std::span<const std::byte> sections;
+    engine::StateCopy arrived;  // null once it was waited for
     size_t sent = 0;
   };
 
@@ -47,6 +51,12 @@ class StageSession {
   absl::Status Carry(v1::StageRequest& request);
   absl::Status Reset(const v1::StageReset& op);
   absl::Status Load(v1::StageRequest& request);
+  absl::Status BeginParts(const v1::StageLoad& op, const memory::LolaSettings& settings,
+                          uint64_t bytes);
+  absl::Status LoadPart(const v1::StageRequest& request);
+  absl::Status AnswerLoad(uint64_t id, const absl::Status& status);
+  absl::Status Count(const v1::StageCount& op);
+  absl::StatusOr<uint64_t> TakeSegments(const v1::StageStep& op);
   absl::Status Step(v1::StageRequest& request);
   absl::Status Copy(const v1::StageCopy& op);
   absl::Status TakePayload(v1::StageRequest& request, std::span<std::byte> to);
@@ -55,7 +65,13 @@ class StageSession {
   Stream* const stream_;
   const std::unique_ptr<engine::LayerStage> stage_;
   StageCounters& counters_;
+  struct PartialLoad {
+    size_t slot = 0;
+    size_t have = 0;
+  };
+  std::map<uint64_t, PartialLoad> loads_;  // by id
   std::vector<engine::StageSegment> segments_;
+  std::deque<engine::SamplingParams> samplings_;  // of the segments that ask for tokens
   std::vector<float> hidden_, out_;
 
   std::mutex mu_;  // also: one writer of the stream at a time

@@ -2,8 +2,34 @@
 
 #include <algorithm>
 #include <chrono>
+#include <string_view>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/core/cpu.h"
 
 namespace lola::worker {
+
+void RegisterComputeFlags(rpc::OptionSet& set, ComputeOptions* options, std::string* instructions) {
+  set.Add("backend", &options->backend, "what runs the model: auto | cpu | cuda");
+  set.Add("device", &options->device, "which GPU, counted from 0");
+  set.Add("batch-invariant", &options->batch_invariant,
+          "GPU: the same state whatever else is in the batch; false: faster products may differ");
+  set.Add("instructions", instructions,
+          "CPU: auto, or the class that all machines of a cluster have (avx2), so that streams "
+          "move between them bit for bit");
+  set.Add("threads", &options->threads, "threads of the model; 0: all processors");
+}
+
+absl::Status ApplyInstructions(const std::string& instructions) {
+  if (instructions == "auto") return absl::OkStatus();
+  std::string known = "auto";
+  for (const std::string_view name : kernels::InstructionClasses()) {
+    known += ", " + std::string(name);
+  }
+  if (kernels::LimitInstructionClass(instructions)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("instructions: \"", instructions, "\" (this machine has: ", known, ")"));
+}
 
 void RegisterWorkerFlags(rpc::OptionSet& set, WorkerFlags* flags) {
   engine::EngineOptions& engine = flags->options.engine;
@@ -11,11 +37,7 @@ void RegisterWorkerFlags(rpc::OptionSet& set, WorkerFlags* flags) {
           "model directory, or random:<geometry> (tiny, 100m, llama-3.2-1b, llama-3.1-8b) for "
           "benchmarks");
   set.Add("dtype", &flags->dtype, "of the weight matrices: float32 | bfloat16 | float8 | int8");
-  set.Add("backend", &flags->options.backend, "what runs the model: auto | cpu | cuda");
-  set.Add("device", &flags->options.device, "which GPU, counted from 0");
-  set.Add("batch-invariant", &flags->options.batch_invariant,
-          "GPU: the same state whatever else is in the batch; false: faster products may differ");
-  set.Add("threads", &flags->options.threads, "threads of the model; 0: all processors");
+  RegisterComputeFlags(set, &flags->options.compute, &flags->instructions);
   set.Add("lease", &flags->options.lease,
           "how long a silent worker's streams stay its own, unless somebody takes over");
   set.Add("slots", &engine.slots, "stream states in memory at the same time");

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "services/rpc/options.h"
+#include "services/worker/runner.h"
 #include "services/worker/worker_service.h"
 
 namespace lola::worker {
@@ -16,18 +17,25 @@ struct WorkerFlags {
   std::string dtype = "float32";
   WorkerOptions options;  // `map` and `shards` are not flags of this set
   rpc::Bytes slot_bytes{0};
+  std::string instructions = "auto";
   // A pipeline: see RegisterPipelineFlags.
   std::string layers;
   std::vector<std::string> stages;
 };
 
-// --model --dtype --backend --device --batch-invariant --threads --lease --slots --slot-bytes
+// --model --dtype --backend --device --batch-invariant --instructions --threads --lease --slots
+// --slot-bytes
 // --open-streams --idle-demote
 // --idle-release --slot-slice --step-rows --prefill-rows --checkpoint-interval --snapshot-buffers
 // --uncommitted-tokens --queued-operations --queued-tokens --shard-patience.
 void RegisterWorkerFlags(rpc::OptionSet& set, WorkerFlags* flags);
 // --layers --stages --stage-patience: lola-worker only, one front per stage.
 void RegisterPipelineFlags(rpc::OptionSet& set, WorkerFlags* flags);
+// --backend --device --batch-invariant --instructions --threads, of a worker or a stage.
+void RegisterComputeFlags(rpc::OptionSet& set, ComputeOptions* options, std::string* instructions);
+// Makes --instructions hold for this process. INVALID_ARGUMENT naming what the machine has.
+// REQUIRES: before a model is loaded.
+absl::Status ApplyInstructions(const std::string& instructions);
 // INVALID_ARGUMENT when one of --layers and --stages is given without the other.
 absl::Status CheckPipelineFlags(const WorkerFlags& flags);
 WorkerOptions ToOptions(const WorkerFlags& flags);

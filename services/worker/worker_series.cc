@@ -128,6 +128,10 @@ void WriteSafety(const engine::EngineStatistics& stats, const metrics::Labels& l
   count("lola_worker_restores_total", "States brought back from snapshot and log.", stats.restores);
   count("lola_worker_recoveries_total", "Restores that had to replay a part of the log.",
         stats.recoveries);
+  count("lola_worker_class_changes_total",
+        "Restores that go on from what another instruction class computed: from the same bytes, "
+        "to a tolerance.",
+        stats.class_changes);
   count("lola_worker_skipped_snapshots_total", "Snapshots refused by a restore: damaged or gone.",
         stats.skipped_snapshots);
   page.Histogram("lola_worker_restore_seconds",
@@ -139,6 +143,20 @@ void WriteSafety(const engine::EngineStatistics& stats, const metrics::Labels& l
   count("lola_worker_append_retries_total", "Group commits sent again.", stats.append_retries);
   count("lola_worker_lease_renewal_failures_total", "Lease renewals that failed.",
         stats.lease_renewal_failures);
+}
+
+// Of a device; 0 elsewhere. `prefix`: of a worker or a stage.
+void WriteRunner(const engine::RunnerCounters& runner, const std::string& prefix,
+                 const metrics::Labels& labels, metrics::Page& page) {
+  page.Counter(prefix + "_step_recordings_total",
+               "Kinds of decode steps that were recorded on the device.", double(runner.recordings),
+               labels);
+  page.Counter(prefix + "_step_replays_total", "Steps that ran as a replay of a recorded one.",
+               double(runner.replays), labels);
+  page.Counter(prefix + "_refused_recordings_total",
+               "Kinds of decode steps that the device would not record: they run launch by launch, "
+               "slower and the same.",
+               double(runner.refused_recordings), labels);
 }
 
 void WriteMemory(const engine::EngineStatistics& stats, const metrics::Labels& labels,
@@ -170,6 +188,7 @@ void WriteWorker(const engine::EngineStatistics& stats, const metrics::Labels& l
   WriteWork(stats, labels, page);
   WriteResidency(stats, labels, page);
   WriteSafety(stats, labels, page);
+  WriteRunner(stats.runner, "lola_worker", labels, page);
   WriteMemory(stats, labels, page);
 }
 
@@ -199,6 +218,9 @@ void WriteStageLinks(const std::vector<StageLinkStats>& stages, const metrics::L
 
 void WriteStage(const StageStatistics& stats, metrics::Page& page) {
   page.Gauge("lola_stage_open", "1 while a front has a session.", stats.open);
+  page.Gauge("lola_stage_device_lost", "1 once the device is lost: start the process anew.",
+             stats.lost);
+  WriteRunner(stats.runner, "lola_stage", {}, page);
   page.Gauge("lola_stage_slots", "State slots of the session.", double(stats.slots));
   page.Gauge("lola_stage_slot_bytes", "Bytes of each of them.", double(stats.slot_bytes));
   page.Counter("lola_stage_sessions_total", "Sessions opened.", double(stats.sessions));

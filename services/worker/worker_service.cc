@@ -31,6 +31,7 @@ v1::InspectMemoryReply ToProto(const engine::MemoryReport& report, const Context
   reply.set_position(report.position);
   reply.set_state_bytes(report.state_bytes);
   reply.set_state_digest(report.state_digest);
+  reply.mutable_computed_by()->Add(report.computed_by.begin(), report.computed_by.end());
   for (const engine::HeadReport& head : report.heads) {
     v1::HeadMemory& out = *reply.add_heads();
     out.set_layer(head.layer);
@@ -154,6 +155,7 @@ class Handlers final : public v1::Worker::CallbackService {
     reply->set_open_streams(now.open_streams);
     reply->set_queue_depth(now.queued_ops);
     reply->set_model_fingerprint(worker_->engine().model().fingerprint());
+    reply->set_instruction_class(worker_->engine().instruction_class());
     reply->set_steps(now.steps);
     reply->set_tokens(now.prefill_tokens + now.decode_tokens);
     for (const StageLinkStats& stage : worker_->StageStats()) {
@@ -162,6 +164,7 @@ class Handlers final : public v1::Worker::CallbackService {
       one.set_first_layer(stage.layers.first);
       one.set_last_layer(stage.layers.end - 1);
       one.set_open(stage.open);
+      one.set_instruction_class(stage.instruction_class);
     }
     return Now(context);
   }

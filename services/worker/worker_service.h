@@ -38,12 +38,17 @@ class Tokenizer;
 
 namespace lola::worker {
 
-struct WorkerOptions {
-  engine::EngineOptions engine;
+// What computes, and how: of a worker, or of a stage.
+struct ComputeOptions {
   std::string backend = "auto";  // "cpu", "cuda", "auto": cuda where it can be had
   int device = 0;                // index of the GPU
   bool batch_invariant = true;   // GPU: states do not depend on the batch (P2), see kernels/cuda
   int threads = 0;  // of the model's passes on the CPU; 0 = as many as the machine has processors
+};
+
+struct WorkerOptions {
+  engine::EngineOptions engine;
+  ComputeOptions compute;
   std::chrono::milliseconds lease{5'000};
   memory::PartitionMap map = memory::PartitionMap::SingleShard("shard-0", "");
   std::map<std::string, std::shared_ptr<grpc::Channel>> shards;  // by shard id

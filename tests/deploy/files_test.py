@@ -15,6 +15,8 @@ from paths import BINARIES, DASHBOARD, DEPLOY, ROOT
 from cluster import partition_map
 
 KUBERNETES = DEPLOY / "kubernetes"
+PIPELINE = DEPLOY / "kubernetes-pipeline"
+WORKER_PATCH = PIPELINE / "worker-patch.yaml"
 
 
 def seconds(text):
@@ -49,12 +51,36 @@ def compose_commands():
 
 
 def manifests():
-    for file in sorted(KUBERNETES.glob("*.yaml")):
-        yield from yaml.safe_load_all(file.read_text())
+    for file in sorted([*KUBERNETES.glob("*.yaml"), *PIPELINE.glob("*.yaml")]):
+        if file != WORKER_PATCH:
+            yield from yaml.safe_load_all(file.read_text())
 
 
 def manifest(kind, name):
     return next(m for m in manifests() if m["kind"] == kind and m["metadata"]["name"] == name)
+
+
+def pipeline_commands():
+    """service -> (program, flags) of what compose.pipeline.yaml adds or changes"""
+    services = yaml.safe_load((DEPLOY / "compose.pipeline.yaml").read_text())["services"]
+    return {name: (s["command"][0], flags_of(s["command"][1:]))
+            for name, s in services.items() if "command" in s}
+
+
+def patched_worker():
+    """Container and flags of the worker as kubernetes-pipeline makes it."""
+    patch = yaml.safe_load(WORKER_PATCH.read_text())
+    container = patch["spec"]["template"]["spec"]["containers"][0]
+    return container, flags_of(container["args"])
+
+
+def model_layers(model):
+    return json.loads((ROOT / model.lstrip("/") / "config.json").read_text())["num_hidden_layers"]
+
+
+def layers_of(text):
+    first, _, last = text.partition("-")
+    return list(range(int(first), int(last or first) + 1))
 
 
 def workloads():
@@ -93,8 +119,10 @@ class FilesTest(unittest.TestCase):
                 known[program] = known_flags(program)
             self.assertEqual(set(flags) - known[program], set(), f"{where}: {program}")
 
-        for service, (program, flags) in compose_commands().items():
+        for service, (program, flags) in [*compose_commands().items(),
+                                          *pipeline_commands().items()]:
             check(program, flags, f"compose {service}")
+        check("lola-worker", patched_worker()[1], "kubernetes-pipeline worker")
         for item, _, container, flags in workloads():
             check(container["command"][0], flags, item["metadata"]["name"])
         for file in (DEPLOY / "config").glob("*.toml"):
@@ -120,7 +148,7 @@ class FilesTest(unittest.TestCase):
         self.assertEqual(set(commands["gateway"][1]["workers"].split(",")), workers)
         scrape = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
         wanted = {f"{name}:{f['metrics-bind'].split(':')[1]}" for name, (_, f) in commands.items()}
-        targets = {t for job in scrape["scrape_configs"] for c in job["static_configs"]
+        targets = {t for job in scrape["scrape_configs"] for c in job.get("static_configs", ())
                    for t in c["targets"]}
         self.assertEqual(targets, wanted)
         for service in compose()["services"].values():
@@ -151,6 +179,61 @@ class FilesTest(unittest.TestCase):
                              item["spec"]["selector"]["matchLabels"])
         listed = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["resources"]
         self.assertEqual(set(listed), {f.name for f in KUBERNETES.glob("*.yaml")}
+                         - {"kustomization.yaml"})
+
+    def check_cut(self, front, stages):
+        """`front` and `stages`: flags. Same model, every layer once, in order."""
+        self.assertEqual({s["model"] for s in stages}, {front["model"]})
+        held = [n for f in [front, *stages] for n in layers_of(f["layers"])]
+        self.assertEqual(held, list(range(model_layers(front["model"]))))
+
+    def test_compose_pipeline_is_whole(self):
+        commands, base = pipeline_commands(), compose_commands()
+        front = commands["worker-0"][1]
+        stages = {n: f for n, (p, f) in commands.items() if p == "lola-stage"}
+        addresses = {f"{n}:{f['bind'].split(':')[1]}": f for n, f in stages.items()}
+        self.assertEqual(front["stages"].split(","), list(addresses))
+        self.check_cut(front, list(addresses.values()))
+        kept = {k: v for k, v in front.items() if k not in ("layers", "stages")}
+        self.assertEqual(kept, base["worker-0"][1])
+        listed = yaml.safe_load((DEPLOY / "prometheus-targets" / "stages.yml").read_text())
+        self.assertEqual({t for part in listed for t in part["targets"]},
+                         {f"{n}:{f['metrics-bind'].split(':')[1]}" for n, f in stages.items()})
+        scrape = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+        job = next(j for j in scrape["scrape_configs"] if j["job_name"] == "lola-stage")
+        override = yaml.safe_load((DEPLOY / "compose.pipeline.yaml").read_text())["services"]
+        source, place, _ = override["prometheus"]["volumes"][0].split(":")
+        self.assertEqual(job["file_sd_configs"][0]["files"], [f"{place}/stages.yml"])
+        self.assertTrue((DEPLOY / source / "stages.yml").exists())
+        for flags in stages.values():
+            self.assertEqual(flags.get("insecure"), "true")
+
+    def test_kubernetes_pipeline_is_whole(self):
+        worker, stage = manifest("StatefulSet", "lola-worker"), manifest("StatefulSet",
+                                                                         "lola-stage")
+        self.assertEqual(stage["spec"]["replicas"], worker["spec"]["replicas"])
+        container, front = patched_worker()
+        base = next(f for i, _, _, f in workloads() if i["metadata"]["name"] == "lola-worker")
+        kept = {k: v for k, v in front.items() if k not in ("layers", "stages", "stage-patience")}
+        self.assertEqual(kept, base)
+        flags = next(f for i, _, _, f in workloads() if i["metadata"]["name"] == "lola-stage")
+        port = flags["bind"].split(":")[1]
+        stages = front["stages"].split("#")[0].strip()
+        self.assertEqual(stages, f"lola-stage-$(POD_INDEX).lola-stage:{port}")
+        self.assertIn("POD_INDEX", [e["name"] for e in container["env"]])
+        self.assertEqual(container["name"],
+                         worker["spec"]["template"]["spec"]["containers"][0]["name"])
+        self.check_cut(front, [flags])
+        service = manifest("Service", stage["spec"]["serviceName"])
+        self.assertEqual({p["port"] for p in service["spec"]["ports"]},
+                         {int(port), int(flags["metrics-bind"].split(":")[1])})
+        policy = manifest("NetworkPolicy", "lola-stage")["spec"]
+        self.assertEqual(policy["ingress"][0]["from"][0]["podSelector"]["matchLabels"],
+                         worker["spec"]["selector"]["matchLabels"])
+        self.assertEqual(policy["ingress"][0]["ports"], [{"port": int(port)}])
+        overlay = yaml.safe_load((PIPELINE / "kustomization.yaml").read_text())
+        self.assertEqual({*overlay["resources"], *(p["path"] for p in overlay["patches"])},
+                         {"../kubernetes"} | {f.name for f in PIPELINE.glob("*.yaml")}
                          - {"kustomization.yaml"})
 
     def test_processes_get_the_time_to_drain(self):

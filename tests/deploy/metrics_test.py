@@ -80,6 +80,7 @@ class MetricsTest(unittest.TestCase):
         cls.addClassCleanup(folder.cleanup)
         cls.cluster = Cluster(BINARIES, folder.name, TINY_MODEL,
                               worker_flags=["--checkpoint-interval", "128"])
+        cls.cluster.cut(1, "0", ["1"])
         cls.addClassCleanup(cls.cluster.stop)
         try:
             cls.cluster.start()

@@ -12,7 +12,8 @@ import yaml
 from paths import DEPLOY
 from ports import reserve_port
 
-_JOBS = {"lola-gateway": "gateways", "lola-worker": "workers", "lola-memory": "shards"}
+_JOBS = {"lola-gateway": "gateways", "lola-worker": "workers", "lola-memory": "shards",
+         "lola-stage": "stages"}
 
 
 class Prometheus:
@@ -25,6 +26,7 @@ class Prometheus:
         config["rule_files"] = [str(shipped.parent / name) for name in config["rule_files"]]
         for job in config["scrape_configs"]:
             processes = getattr(cluster, _JOBS[job["job_name"]])
+            job.pop("file_sd_configs", None)
             job["static_configs"] = [{"targets": [p.metrics for p in processes]}]
         file = folder / "prometheus.yml"
         file.write_text(yaml.safe_dump(config))

@@ -4,6 +4,7 @@ stream runs through gateway, worker and shard; whoever has no certificate, a str
 plain text is refused with an error that says so."""
 
 import pathlib
+import re
 import subprocess
 import tempfile
 import time
@@ -60,6 +61,7 @@ class TlsTest(unittest.TestCase):
         cls.strangers = Authority(cls.folder.name, "strangers")
         cls.cluster = Cluster(paths.BINARIES, cls.folder.name, paths.TINY_MODEL, shards=2,
                               workers=2)
+        cls.cluster.cut(1, "0", ["1"])  # a channel of its own: front to stage
         for process in cls.cluster.processes:
             process.arguments = [*process.arguments, *cls.server_flags(process.name)]
         for process in cls.cluster.workers + cls.cluster.gateways:
@@ -117,12 +119,60 @@ class TlsTest(unittest.TestCase):
         self.assertEqual(self.client.describe("tls-fork").parent, "tls")
         self.cluster.wait_healthy(self.client)
 
+    def test_a_pipeline_runs_its_steps_and_loads_over_tls(self):
+        front, stage = self.cluster.workers[1], self.cluster.stages[0]
+        with self.client.open("cut") as stream:
+            stream.append("layers apart, and nobody listens. " * 20)
+            if self.client.describe("cut").owner != front.address:
+                self.client.migrate("cut", front.address)
+            there = list(stream.generate(40, ignore_eos=True))
+            self.assertEqual(sum(len(token.ids) for token in there), 40)
+            self.assertEqual(self.client.describe("cut").owner, front.address)
+            self.client.snapshot("cut", "over tls")  # sections come back from the stage
+        steps = re.search(r"^lola_stage_steps_total(?:{.*})? (\S+)", stage.metrics_text(), re.M)
+        self.assertGreater(float(steps.group(1)), 0)
+        pages = stage.metrics_text()
+        self.assertRegex(pages, r"(?m)^lola_stage_loads_total(?:{.*})? [1-9]")
+        self.assertRegex(pages, r"(?m)^lola_stage_copies_total(?:{.*})? [1-9]")
+
+    def front_fails(self, name, *peers):
+        """What a pipeline worker says that cannot reach the stage with these peer flags."""
+        return self.program_fails(
+            "lola-worker", "--bind", f"127.0.0.1:{reserve_port()}", "--metrics-bind", "",
+            "--map", self.folder.name + "/map.json", "--model", paths.TINY_MODEL, "--layers", "0",
+            "--stages", self.cluster.stages[0].address, "--stage-patience", "2s", *peers)
+
+    def test_fronts_without_our_certificate_get_no_stage(self):
+        address = self.cluster.stages[0].address
+        for said in (self.front_fails("bare", "--peer-tls-ca", self.ours.ca),
+                     self.front_fails("eve", *self.peer_flags("eve-front", self.strangers)),
+                     self.front_fails("plain")):
+            self.assertIn(address, said)
+        self.assertRegex(self.front_fails("bare", "--peer-tls-ca", self.ours.ca),
+                         "(?i)certificate")
+        self.assertIn("--peer-tls-ca", self.front_fails("plain"))
+
+    def test_a_stage_that_is_not_ours_gets_no_front(self):
+        stage = Process("stage-eve", paths.BINARIES / "lola-stage", self.folder.name)
+        cert, key = self.strangers.certificate("stage-eve")
+        stage.arguments = ["--model", str(paths.TINY_MODEL), "--layers", "1", "--tls-cert",
+                           str(cert), "--tls-key", str(key)]
+        stage.start()
+        self.addCleanup(stage.stop)
+        stage.wait_listening()
+        said = self.program_fails(
+            "lola-worker", "--bind", f"127.0.0.1:{reserve_port()}", "--metrics-bind", "",
+            "--map", self.folder.name + "/map.json", "--model", paths.TINY_MODEL, "--layers", "0",
+            "--stages", stage.address, "--stage-patience", "2s", *self.peer_flags("ours"))
+        self.assertIn(stage.address, said)
+        self.assertRegex(said, "(?i)certificate")
+
     def test_command_line_with_certificate(self):
         cert, key = self.client_files
         code, text = self.lola("workers", "--peer-tls-ca", self.ours.ca, "--peer-tls-cert", cert,
                                "--peer-tls-key", key)
         self.assertEqual(code, 0, text)
-        self.assertEqual(text.count("127.0.0.1:"), 2)
+        self.assertEqual(text.count("127.0.0.1:"), 3, text)  # two workers and a stage
 
     def test_client_without_certificate_is_refused_everywhere(self):
         refused = credentials(self.ours.ca)

@@ -132,12 +132,13 @@ TEST(Bf16Test, RoundsToNearestEvenAndKeepsSpecials) {
   EXPECT_EQ(std::signbit(ToFloat(ToBFloat16(-0.0f))), true);
 }
 
-TEST(CpuTest, ClassIsAKnownWordAndAgreesWithTheDotInstruction) {
+TEST(CpuTest, ClassIsAKnownWordAndAgreesWithTheInstructions) {
   const std::string_view name = InstructionClass();
-  EXPECT_TRUE(name == "avx512bf16" || name == "avx512" || name == "avx2" || name == "neon" ||
-              name == "scalar")
-      << name;
-  EXPECT_EQ(name == "avx512bf16", HasBf16Dot());
+  const std::string_view known[] = {"amxbf16", "avx512bf16", "avx512", "avx2", "neon", "scalar"};
+  EXPECT_NE(std::find(std::begin(known), std::end(known), name), std::end(known)) << name;
+  EXPECT_EQ(name, InstructionClasses().front());
+  EXPECT_EQ(name == "amxbf16", HasBf16Tiles());
+  EXPECT_EQ(name == "amxbf16" || name == "avx512bf16", HasBf16Dot());
 }
 
 TEST(CheckDeathTest, PrintsConditionValuesAndMessage) {

@@ -144,6 +144,10 @@ void Cluster::StartWorker(int index, const std::map<std::string, std::string>& e
     Append(argv, {"--layers", cut->second.front, "--stages", Join(stages)});
   }
   Append(argv, options_.worker_flags);
+  if (const auto own = options_.flags_of_worker.find(index);
+      own != options_.flags_of_worker.end()) {
+    Append(argv, own->second);
+  }
   workers_[index] =
       ChildProcess(argv, folder_.path() + "/worker-" + std::to_string(index) + ".log", env);
 }

@@ -27,6 +27,7 @@ struct ClusterOptions {
   int gateways = 1;
   std::string model;                      // model folder; empty = the tiny test model
   std::vector<std::string> worker_flags;  // added to every worker
+  std::map<int, std::vector<std::string>> flags_of_worker;  // added to this one, behind those
   std::vector<std::string> shard_flags;
   std::vector<std::string> gateway_flags;
   std::map<int, PipelineCut> pipelines;  // by worker

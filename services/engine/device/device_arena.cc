@@ -1,5 +1,6 @@
 #include "services/engine/device/device_arena.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/core/check.h"
@@ -68,6 +69,34 @@ absl::StatusOr<DeviceArena::Copy> DeviceArena::CopyOut(size_t slot, std::span<st
     return copy;
   }
   return absl::ResourceExhaustedError("state copies: all stagings are in use");
+}
+
+void DeviceArena::AwaitStaging() {
+  if (staging_marks_.empty()) return;
+  device_->WaitOnHost(*std::min_element(staging_marks_.begin(), staging_marks_.end()));
+}
+
+absl::Status DeviceArena::CountCached(std::span<const ResidentStates::Held> states,
+                                      std::span<uint64_t> cached) {
+  std::vector<std::vector<memory::HeadCounters>> counters(states.size());
+  for (size_t i = 0; i < states.size(); ++i) {
+    const memory::StateLayout& layout = *states[i].layout;
+    if (layout.settings().mode != memory::Mode::kLola) continue;
+    const size_t heads = layout.geometry().query_heads;
+    counters[i].resize(layout.geometry().layers * heads);
+    for (uint32_t layer = 0; layer < layout.geometry().layers; ++layer) {
+      device_->Download(Queue::kCompute, &counters[i][layer * heads],
+                        record(states[i].slot) + layout.layer(layer).counters,
+                        heads * sizeof(memory::HeadCounters));
+    }
+  }
+  device_->WaitOnHost(device_->Record(Queue::kCompute));
+  if (std::string error = device_->error(); !error.empty()) return absl::UnavailableError(error);
+  for (size_t i = 0; i < states.size(); ++i) {
+    cached[i] = 0;
+    for (const memory::HeadCounters& one : counters[i]) cached[i] += one.cached;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status DeviceArena::Copy::Wait() {

@@ -16,6 +16,7 @@
 #include "kernels/cuda/device.h"
 #include "memory/stream/layout.h"
 #include "services/engine/device/device_memory.h"
+#include "services/engine/runtime/resident_states.h"
 
 namespace lola::engine {
 
@@ -63,6 +64,13 @@ class DeviceArena {
   // RESOURCE_EXHAUSTED while all stagings are in use. `to` is page-locked for speed, any memory
   // otherwise. Every copy is waited for, once.
   absl::StatusOr<Copy> CopyOut(size_t slot, std::span<std::byte> to);
+  // Blocks until one of the stagings is free.
+  void AwaitStaging();
+
+  // Pairs in the sparse caches of each slot's record as of everything enqueued so far; one wait.
+  // UNAVAILABLE when the device failed.
+  absl::Status CountCached(std::span<const ResidentStates::Held> states,
+                           std::span<uint64_t> cached);
 
  private:
   DeviceArena(cuda::Device* device, size_t stride_bytes, size_t slots)

@@ -114,9 +114,11 @@ void DeviceStepper::Layer(uint32_t layer, size_t rows) {
 }
 
 void DeviceStepper::Forward(size_t rows) {
-  const DeviceWeights::Matrix& table = weights_.table();
-  device_->Embed(b_->rows.device, rows, table.values.data(), table.scales.data(), table.type,
-                 shape_.hidden, b_->x.data());
+  if (model_->has_first_layer()) {  // else the rows were uploaded before
+    const DeviceWeights::Matrix& table = weights_.table();
+    device_->Embed(b_->rows.device, rows, table.values.data(), table.scales.data(), table.type,
+                   shape_.hidden, b_->x.data());
+  }
   for (uint32_t layer = 0; layer < shape_.layers; ++layer) Layer(layer, rows);
 }
 
@@ -143,12 +145,12 @@ void DeviceStepper::RunForward() {
     }
     recorded.refused = recorded.id == 0;
     if (recorded.refused) {
-      ++refused_recordings_;
+      ++counters_.refused_recordings;
       return Forward(rows);
     }
-    ++recordings_;
+    ++counters_.recordings;
   }
-  ++replays_;
+  ++counters_.replays;
   device_->Replay(recorded.id);
 }
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -10,30 +9,11 @@
 #include "kernels/core/check.h"
 #include "memory/stream/stream_state.h"
 #include "services/engine/device/device_arena.h"
+#include "services/engine/device/device_health.h"
 #include "services/engine/device/device_stepper.h"
 
 namespace lola::engine {
 namespace {
-
-// What a device that failed said first. A failed device does not come back: CUDA's errors stay.
-class DeviceHealth {
- public:
-  // Remembers UNAVAILABLE. Any thread.
-  absl::Status Seen(absl::Status status) {
-    if (!absl::IsUnavailable(status)) return status;
-    std::lock_guard lock(mu_);
-    if (lost_.ok()) lost_ = absl::UnavailableError(absl::StrCat("GPU lost: ", status.message()));
-    return lost_;
-  }
-  absl::Status health() const {
-    std::lock_guard lock(mu_);
-    return lost_;
-  }
-
- private:
-  mutable std::mutex mu_;
-  absl::Status lost_;  // guarded by mu_
-};
 
 // Slots on a device.
 class DeviceStates : public ResidentStates {
@@ -83,6 +63,9 @@ class DeviceStates : public ResidentStates {
     if (!copy.ok()) return copy.status();
     return StateCopy(
         [copy = *copy, health = health_]() mutable { return health->Seen(copy.Wait()); });
+  }
+  absl::Status CountCached(std::span<const Held> states, std::span<uint64_t> cached) override {
+    return health_->Seen(arena_->CountCached(states, cached));
   }
   std::byte* AllocateHost(size_t bytes) override {
     return static_cast<std::byte*>(device_->AllocatePinned(bytes));
@@ -158,6 +141,9 @@ class DeviceRunner : public ModelRunner {
   }
 
   absl::Status health() const override { return health_->health(); }
+  RunnerCounters counters() const override {
+    return stepper_ == nullptr ? RunnerCounters{} : stepper_->counters();
+  }
 
  private:
   const std::shared_ptr<const Model> model_;
@@ -176,7 +162,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> MakeDeviceRunner(std::shared_ptr<co
   if (!model->whole()) {
     return absl::UnimplementedError(absl::StrCat("layers: ", model->layers().ToString(), " of ",
                                                  model->geometry().layers,
-                                                 "; a GPU runs whole models only"));
+                                                 "; a single worker runs whole models only"));
   }
   absl::Status fits = CheckDeviceSettings(model->default_settings(), model->geometry());
   if (!fits.ok()) return fits;

@@ -19,6 +19,12 @@ cuda::Sections Larger(const cuda::Sections& a, const cuda::Sections& b) {
   return {std::max(a.cache, b.cache), std::max(a.window, b.window), std::max(a.linear, b.linear)};
 }
 
+StepperOptions ForModel(StepperOptions options, const Model& model) {
+  options.hidden_rows = !model.whole();
+  if (!model.has_last_layer()) options.logits_rows_max = 0;
+  return options;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DeviceStepper>> DeviceStepper::Create(
@@ -41,10 +47,10 @@ DeviceStepper::DeviceStepper(std::shared_ptr<const Model> model, cuda::Device* d
     : model_(std::move(model)),
       device_(device),
       arena_(arena),
-      options_(options),
+      options_(ForModel(options, *model_)),
       plans_(device, model_->rope_frequencies()),
       b_(std::make_unique<Buffers>()) {
-  const memory::ModelGeometry& g = model_->geometry();
+  const memory::ModelGeometry& g = model_->layers_geometry();
   shape_ = {g.layers,   g.hidden,      g.query_heads, g.kv_heads,
             g.head_dim, g.feature_dim, g.ffn,         g.vocab};
 }
@@ -63,8 +69,25 @@ absl::Status DeviceStepper::Start() {
 }
 
 absl::Status DeviceStepper::Reserve(const memory::LolaSettings& settings) {
-  const cuda::Sections sections = SectionsOf(settings, model_->geometry());
+  const cuda::Sections sections =
+      SectionsOf(CutSettings(settings, model_->layers()), model_->layers_geometry());
   return b_->Grow(device_, shape_, options_.rows_max, sections, VariantsOf(settings)).status();
+}
+
+absl::Status DeviceStepper::Check(const DeviceSegment& segment, size_t rows) {
+  if (absl::Status plan = plans_.Find(*segment.layout).status(); !plan.ok()) return plan;
+  for (size_t i = 0; i < segment.tokens.size(); ++i) {
+    if (segment.tokens[i] >= 0 && uint32_t(segment.tokens[i]) < shape_.vocab) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("token ", i, ": id ", segment.tokens[i], ", must be 0 to ", shape_.vocab - 1));
+  }
+  const memory::LolaSettings& settings = segment.layout->settings();
+  const uint64_t position = arena_->position(segment.slot);
+  if (settings.mode == memory::Mode::kSoftmax && position + rows > settings.window) {
+    return absl::ResourceExhaustedError(absl::StrCat("softmax window: ", position, " + ", rows,
+                                                     " tokens, it holds ", settings.window));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
@@ -78,29 +101,20 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
   masses_ = false;
   grouped_ = true;
   for (DeviceSegment& segment : segments) {
-    LOLA_CHECK(segment.layout != nullptr && !segment.tokens.empty());
+    LOLA_CHECK(segment.layout != nullptr);
+    const size_t rows = RowsOf(segment);
+    LOLA_CHECK(rows > 0);
+    segment.status = Check(segment, rows);
+    if (!segment.status.ok()) continue;
     const absl::StatusOr<const DevicePlan*> plan = plans_.Find(*segment.layout);
-    segment.status = plan.status();
     const memory::LolaSettings& settings = segment.layout->settings();
     const uint64_t position = arena_->position(segment.slot);
-    for (size_t i = 0; segment.status.ok() && i < segment.tokens.size(); ++i) {
-      if (segment.tokens[i] >= 0 && uint32_t(segment.tokens[i]) < shape_.vocab) continue;
-      segment.status = absl::InvalidArgumentError(absl::StrCat(
-          "token ", i, ": id ", segment.tokens[i], ", must be 0 to ", shape_.vocab - 1));
-    }
-    if (segment.status.ok() && settings.mode == memory::Mode::kSoftmax &&
-        position + segment.tokens.size() > settings.window) {
-      segment.status = absl::ResourceExhaustedError(
-          absl::StrCat("softmax window: ", position, " + ", segment.tokens.size(),
-                       " tokens, it holds ", settings.window));
-    }
-    if (!segment.status.ok()) continue;
     if (segment.logits != nullptr || segment.sampling != nullptr) {
       heads_.push_back(uint32_t(active_.size()));
     }
     active_.push_back(&segment);
     active_plans_.push_back(*plan);
-    parts_.push_back({&settings, position, uint32_t(segment.tokens.size())});
+    parts_.push_back({&settings, position, uint32_t(rows)});
     sections_ = Larger(sections_, (*plan)->sections);
     spans_ = Larger(spans_, (*plan)->spans);
     variants_ = std::max(variants_, (*plan)->variants);
@@ -149,7 +163,10 @@ void DeviceStepper::FillTables() {
   std::copy(step_.wave_rows.begin(), step_.wave_rows.end(), b_->wave_rows.host);
   size_t row = 0;
   for (size_t i = 0; i < active_.size(); ++i) {
-    for (const int32_t token : active_[i]->tokens) b_->rows.host[row++].token = token;
+    for (size_t t = 0; t < active_[i]->tokens.size(); ++t) {
+      b_->rows.host[row + t].token = active_[i]->tokens[t];
+    }
+    row += parts_[i].rows;
     b_->segments.host[i] = {arena_->record(active_[i]->slot), active_plans_[i]->plan};
   }
   b_->segments.host[r] = {arena_->spare(), active_plans_[0]->plan};
@@ -169,8 +186,32 @@ void DeviceStepper::FillTables() {
       b_->events.host[at++] = event;
     }
   }
+  FillHeads();
+}
+
+size_t DeviceStepper::RowsOf(const DeviceSegment& segment) const {
+  return model_->has_first_layer() ? segment.tokens.size()
+                                   : segment.hidden_in.size() / shape_.hidden;
+}
+
+// Rows that come from the stage before. Padding rows are zeros: their numbers stay finite.
+void DeviceStepper::UploadHidden() {
+  float* host = reinterpret_cast<float*>(b_->hidden.data());
+  float* at = host;
+  for (const DeviceSegment* segment : active_) {
+    at = std::copy(segment->hidden_in.begin(), segment->hidden_in.end(), at);
+  }
+  const size_t floats = size_t(at - host);
+  device_->Upload(Queue::kCompute, b_->x.data(), host, floats * sizeof(float));
+  if (!step_.single) return;
+  const size_t all = options_.rows_max * shape_.hidden;
+  device_->Zero(Queue::kCompute, b_->x.data() + floats, (all - floats) * sizeof(float));
+}
+
+// Which rows go through the head, and how their tokens are chosen.
+void DeviceStepper::FillHeads() {
   std::vector<size_t> last_row(active_.size());
-  row = 0;
+  size_t row = 0;
   for (size_t i = 0; i < active_.size(); ++i) last_row[i] = (row += parts_[i].rows) - 1;
   b_->recent_host.clear();
   for (size_t n = 0; n < heads_.size(); ++n) {
@@ -202,7 +243,7 @@ absl::Status DeviceStepper::Step(std::span<DeviceSegment> segments, memory::Memo
   LOLA_CHECK(arena_ != nullptr) << "UseArena comes first";
   if (std::string error = device_->error(); !error.empty()) return absl::UnavailableError(error);
   size_t rows = 0;
-  for (const DeviceSegment& segment : segments) rows += segment.tokens.size();
+  for (const DeviceSegment& segment : segments) rows += RowsOf(segment);
   if (rows == 0 || rows > options_.rows_max) {
     return absl::InvalidArgumentError(
         absl::StrCat("pass: ", rows, " rows, must be 1 to ", options_.rows_max));
@@ -221,11 +262,16 @@ absl::Status DeviceStepper::Step(std::span<DeviceSegment> segments, memory::Memo
     device_->Upload(Queue::kCompute, b_->recent.data(), b_->recent_host.data(),
                     b_->recent_host.size() * sizeof(int32_t));
   }
+  if (!model_->has_first_layer()) UploadHidden();
   device_->Zero(Queue::kCompute, b_->out.device(), b_->out.bytes());
   RunForward();
   Heads();
   if (step_.waves.size() == 1) {
     RunEvents(0, uint32_t(step_.events.size()) * shape_.layers);
+  }
+  if (!model_->has_last_layer()) {
+    device_->Download(Queue::kCompute, b_->hidden.data(), b_->x.data(),
+                      step_.rows.size() * shape_.hidden * sizeof(float));
   }
   device_->Download(Queue::kCompute, b_->out.host(), b_->out.device(), b_->out.bytes());
   device_->WaitOnHost(device_->Record(Queue::kCompute));
@@ -242,6 +288,11 @@ void DeviceStepper::Collect(memory::MemoryStats* stats) {
     if (b_->broken.host[i] != 0) {
       active_[i]->status = absl::InternalError("layer memory: numbers that are not finite");
     }
+  }
+  const float* hidden = reinterpret_cast<const float*>(b_->hidden.data());
+  for (DeviceSegment* segment : active_) {
+    std::copy_n(hidden, segment->hidden_out.size(), segment->hidden_out.begin());
+    hidden += segment->hidden_out.size();
   }
   for (size_t n = 0; n < heads_.size(); ++n) {
     DeviceSegment& segment = *active_[heads_[n]];

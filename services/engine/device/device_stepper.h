@@ -4,6 +4,10 @@
 // (one row a stream) are recorded once per number of rows, rounded up, and replayed: streams join
 // and leave without a new recording. Not thread-safe.
 //
+// A model that holds a range of the layers takes or gives rows of the residual stream, as in
+// Model::Step; the layouts of its segments are those of its layers (CutLayout). Cutting a model
+// changes no bit.
+//
 // P2 holds within one kind of device and one GEMM policy; results agree with the CPU's to a
 // tolerance, not to the bit.
 #ifndef LOLA_SERVICES_ENGINE_DEVICE_DEVICE_STEPPER_H_
@@ -25,6 +29,7 @@
 #include "services/engine/device/plan_cache.h"
 #include "services/engine/device/step_plan.h"
 #include "services/engine/model.h"
+#include "services/engine/runtime/statistics.h"
 #include "services/engine/sampler.h"
 
 namespace lola::engine {
@@ -33,7 +38,11 @@ namespace lola::engine {
 struct DeviceSegment {
   size_t slot = 0;  // of the arena
   const memory::StateLayout* layout = nullptr;
-  std::span<const int32_t> tokens;  // at least one
+  std::span<const int32_t> tokens;  // at least one; none where layer 0 is elsewhere
+  // Rows of the residual stream, [rows, hidden] in host memory: in where layer 0 is elsewhere, out
+  // where the last layer is.
+  std::span<const float> hidden_in;
+  std::span<float> hidden_out;
   float* logits = nullptr;  // out [vocab], host: those after the last token; null = unwanted
 
   // Asks for a token after the last one.
@@ -51,6 +60,8 @@ struct StepperOptions {
   size_t event_work_bytes = size_t{256}
                             << 20;  // bounds how many chunk events run at once; grows to one
   bool record_decode = true;
+  bool hidden_rows =
+      false;  // set by Create: rows come or go, because the model is a range of layers
 };
 
 class DeviceStepper {
@@ -62,17 +73,17 @@ class DeviceStepper {
                                                                const StepperOptions& options);
   ~DeviceStepper();
 
-  // REQUIRES: before the first Step, when Create got none.
+  // Between steps. REQUIRES: before the first Step, when Create got none.
   void UseArena(DeviceArena* arena) { arena_ = arena; }
   // Makes room for streams with these settings ahead of their first step.
   absl::Status Reserve(const memory::LolaSettings& settings);
 
+  // Why Step would refuse `rows` rows of this segment with nothing touched; else OK.
+  absl::Status Check(const DeviceSegment& segment, size_t rows);
+
   const Model& model() const { return *model_; }
   size_t rows_max() const { return options_.rows_max; }
-  uint64_t recordings() const { return recordings_; }
-  uint64_t replays() const { return replays_; }
-  // Kinds of steps that could not be recorded: they run launch by launch, slower and the same.
-  uint64_t refused_recordings() const { return refused_recordings_; }
+  const RunnerCounters& counters() const { return counters_; }
 
   // INVALID_ARGUMENT for a call that is wrong as a whole, UNAVAILABLE when the device failed (no
   // state on it is to be trusted then). `stats` gets the counters of all segments together.
@@ -100,6 +111,9 @@ class DeviceStepper {
   absl::Status Admit(std::span<DeviceSegment> segments);
   void FillTables();
   void FillRotations();
+  size_t RowsOf(const DeviceSegment& segment) const;
+  void FillHeads();
+  void UploadHidden();
   void Forward(size_t rows);
   void Layer(uint32_t layer, size_t rows);
   void AttendWave(uint32_t layer, const Wave& wave);
@@ -119,7 +133,7 @@ class DeviceStepper {
   PlanCache plans_;
   std::unique_ptr<Buffers> b_;
   std::map<GraphKey, Recorded> graphs_;
-  uint64_t recordings_ = 0, replays_ = 0, refused_recordings_ = 0;
+  RunnerCounters counters_;
 
   // Of the step at hand.
   std::vector<DeviceSegment*> active_;

@@ -67,9 +67,9 @@ class Uploader {
     });
   }
 
-  absl::Status Embedding(const ModelWeights& from, uint32_t vocab, DeviceWeights::Matrix& to) {
+  absl::Status Embedding(const ModelWeights& from, uint32_t vocab, size_t hidden,
+                         DeviceWeights::Matrix& to) {
     const MatrixType type = from.embedding.empty() ? MatrixType::kBFloat16 : MatrixType::kFloat32;
-    const size_t hidden = from.norm.size();
     return Rows(vocab, hidden, type, to, "embedding", [&](size_t row, std::byte* out) {
       std::vector<float> values(hidden);
       from.Embed(int32_t(row), values.data());
@@ -151,7 +151,17 @@ class Uploader {
   PinnedBuffer staging_;
 };
 
-absl::Status CheckShape(const memory::ModelGeometry& g) {
+std::vector<float> Joined(const ModelWeights& weights, std::vector<float> LayerWeights::*member) {
+  std::vector<float> all;
+  for (const LayerWeights& layer : weights.layers) {
+    all.insert(all.end(), (layer.*member).begin(), (layer.*member).end());
+  }
+  return all;
+}
+
+}  // namespace
+
+absl::Status DeviceWeights::CheckShape(const memory::ModelGeometry& g) {
   const bool head = g.head_dim == 16 || g.head_dim == 32 || g.head_dim == 64 || g.head_dim == 128;
   if (!head) {
     return absl::UnimplementedError(
@@ -163,16 +173,6 @@ absl::Status CheckShape(const memory::ModelGeometry& g) {
   }
   return absl::OkStatus();
 }
-
-std::vector<float> Joined(const ModelWeights& weights, std::vector<float> LayerWeights::*member) {
-  std::vector<float> all;
-  for (const LayerWeights& layer : weights.layers) {
-    all.insert(all.end(), (layer.*member).begin(), (layer.*member).end());
-  }
-  return all;
-}
-
-}  // namespace
 
 absl::Status DeviceWeights::Upload(const Model& model, cuda::Device* device) {
   const memory::ModelGeometry& g = model.geometry();
@@ -187,11 +187,15 @@ absl::Status DeviceWeights::Upload(const Model& model, cuda::Device* device) {
   };
   if (status.ok()) status = uploader.Start();
   if (!status.ok()) return status;
-  then(uploader.Packed(from.head, head, "output head"));
-  if (status.ok() && !model.config().tied_embeddings) {
-    then(uploader.Embedding(from, g.vocab, embedding));
+  // Of a range of layers: the embedding with layer 0, norm and head with the last layer.
+  const bool tied = model.config().tied_embeddings;
+  if (model.has_last_layer() || (tied && model.has_first_layer())) {
+    then(uploader.Packed(from.head, head, "output head"));
   }
-  then(uploader.Floats(from.norm, norm, "final norm"));
+  if (status.ok() && !tied && model.has_first_layer()) {
+    then(uploader.Embedding(from, g.vocab, g.hidden, embedding));
+  }
+  if (model.has_last_layer()) then(uploader.Floats(from.norm, norm, "final norm"));
   for (const LayerWeights& layer : from.layers) {
     if (!status.ok()) return status;
     Layer& to = layers.emplace_back();

@@ -34,8 +34,10 @@ struct DeviceWeights {
   DeviceArray<float> map_q, map_k;  // [layers, Hq, d, f]
   DeviceArray<float> gate;          // [layers, Hq]
 
-  // Copies everything and waits. RESOURCE_EXHAUSTED when it does not fit, UNIMPLEMENTED for a dtype
-  // or shape the kernels do not take.
+  // UNIMPLEMENTED for heads that the kernels do not take.
+  static absl::Status CheckShape(const memory::ModelGeometry& geometry);
+  // Copies everything that the model has (a range of layers, perhaps) and waits. RESOURCE_EXHAUSTED
+  // when it does not fit, UNIMPLEMENTED for a dtype or shape the kernels do not take.
   absl::Status Upload(const Model& model, cuda::Device* device);
 
   const Matrix& table() const { return embedding.values.size() > 0 ? embedding : head; }

@@ -31,6 +31,11 @@ absl::Status DeviceStepper::Buffers::Allocate(cuda::Device* device, const cuda::
     then([&] { return to.Allocate(device, count, what); });
   };
   then([&] { return out.Allocate(device, "step results"); });
+  if (options.hidden_rows) {
+    then([&] {
+      return hidden.Allocate(device, r * shape.hidden * sizeof(float), "rows on their way");
+    });
+  }
   array(x, r * shape.hidden, "activations");
   array(normed, r * shape.hidden * element, "activations");
   array(qkv, r * (q_width + 2 * size_t{shape.kv_heads} * shape.head_dim), "qkv");
@@ -42,7 +47,7 @@ absl::Status DeviceStepper::Buffers::Allocate(cuda::Device* device, const cuda::
   array(head_in, s * shape.hidden * element, "head input");
   array(logits, s * shape.vocab, "logits");
   array(adjusted, s * shape.vocab, "adjusted logits");
-  if (weights.head.type == cuda::MatrixType::kInt8) {
+  if (weights.layers[0].qkv.type == cuda::MatrixType::kInt8) {
     const size_t widest = std::max({size_t{shape.hidden}, q_width, size_t{shape.ffn}});
     array(quantized, cuda::QuantizedBytes(std::max(r, s), widest), "quantised inputs");
   }

@@ -72,6 +72,8 @@ struct DeviceStepper::Buffers {
   TableBlock::Table<uint32_t> broken;              // [rows_max + 1]
   TableBlock::Table<cuda::SampledRow> sampled;     // [rows_max]
 
+  PinnedBuffer hidden;  // [rows_max, hidden] floats: rows that come or go; of a range of layers
+
   // Device only.
   DeviceArray<float> x;                  // [rows, hidden]
   DeviceArray<std::byte> normed;         // [rows, hidden]

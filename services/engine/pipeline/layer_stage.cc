@@ -1,11 +1,11 @@
 #include "services/engine/pipeline/layer_stage.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
-#include "kernels/core/cpu.h"
 #include "memory/stream/stream_state.h"
 
 namespace lola::engine {
@@ -19,7 +19,10 @@ absl::Status Differs(absl::string_view field, const A& asked, const B& here) {
       absl::StrCat(field, ": the front has ", asked, ", this stage has ", here));
 }
 
-absl::Status CheckTerms(const Model& model, const StageTerms& terms) {
+}  // namespace
+
+absl::Status CheckTerms(const Model& model, const std::string& instruction_class,
+                        const StageTerms& terms) {
   const memory::ModelGeometry& g = model.geometry();
   if (terms.model_fingerprint != model.fingerprint()) {
     return Differs("model_fingerprint", terms.model_fingerprint, model.fingerprint());
@@ -32,9 +35,8 @@ absl::Status CheckTerms(const Model& model, const StageTerms& terms) {
   if (terms.model_layers != g.layers) return Differs("model_layers", terms.model_layers, g.layers);
   if (terms.hidden != g.hidden) return Differs("hidden", terms.hidden, g.hidden);
   if (terms.vocab != g.vocab) return Differs("vocab", terms.vocab, g.vocab);
-  const std::string instructions(kernels::InstructionClass());
-  if (terms.instruction_class != instructions) {
-    return Differs("instruction_class", terms.instruction_class, instructions);
+  if (terms.instruction_class != instruction_class) {
+    return Differs("instruction_class", terms.instruction_class, instruction_class);
   }
   if (terms.rows_max == 0 || terms.rows_max > kRowsMax) {
     return absl::InvalidArgumentError(
@@ -42,8 +44,6 @@ absl::Status CheckTerms(const Model& model, const StageTerms& terms) {
   }
   return absl::OkStatus();
 }
-
-}  // namespace
 
 size_t StageSlotBytes(const Model& model, const LayerRange& layers, size_t slot_bytes) {
   const memory::StateLayout whole(model.geometry(), model.default_settings());
@@ -57,32 +57,20 @@ size_t StageSlotBytes(const Model& model, const LayerRange& layers, size_t slot_
          (bytes + memory::kPageBytes - 1) / memory::kPageBytes * memory::kPageBytes;
 }
 
-absl::StatusOr<std::unique_ptr<LayerStage>> LayerStage::Create(std::shared_ptr<const Model> model,
-                                                               const StageTerms& terms,
-                                                               int threads) {
-  if (absl::Status valid = CheckTerms(*model, terms); !valid.ok()) return valid;
-  auto arena = memory::StreamArena::Create(terms.slot_bytes, terms.slots);
-  if (!arena.ok()) return arena.status();
-  return std::unique_ptr<LayerStage>(
-      new LayerStage(std::move(model), terms, threads, *std::move(arena)));
-}
-
-LayerStage::LayerStage(std::shared_ptr<const Model> model, const StageTerms& terms, int threads,
-                       std::unique_ptr<memory::StreamArena> arena)
+LayerStage::LayerStage(std::shared_ptr<const Model> model, const StageTerms& terms)
     : model_(std::move(model)),
-      arena_(std::move(arena)),
-      slots_(terms.slots),
-      pool_(threads),
-      workspace_(*model_, terms.rows_max, threads) {}
+      slot_bytes_(terms.slot_bytes),
+      rows_max_(terms.rows_max),
+      slots_(terms.slots) {}
 
 absl::Status LayerStage::CheckSettings(const memory::LolaSettings& settings) const {
   if (absl::Status valid = model_->CheckSettings(settings); !valid.ok()) return valid;
   const memory::StateLayout whole(model_->geometry(), settings);
   const size_t bytes = memory::kPageBytes + PieceOf(whole, model_->layers()).bytes;
-  if (bytes <= arena_->stride_bytes()) return absl::OkStatus();
+  if (bytes <= slot_bytes_) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("settings: state of layers ", model_->layers().ToString(), " has ", bytes,
-                   " bytes, slots of their stage have ", arena_->stride_bytes()));
+                   " bytes, slots of their stage have ", slot_bytes_));
 }
 
 absl::Status LayerStage::CheckSlot(size_t slot) const {
@@ -93,8 +81,8 @@ absl::Status LayerStage::CheckSlot(size_t slot) const {
   return absl::OkStatus();
 }
 
-std::span<std::byte> LayerStage::Record(size_t slot) const {
-  return arena_->record(slot).first(slots_[slot].layout->stride_bytes());
+absl::Status LayerStage::CheckRecord(size_t slot, std::span<std::byte> record) const {
+  return memory::StreamState(&*slots_[slot].layout, record).Check(model_->fingerprint_bytes());
 }
 
 absl::Status LayerStage::Prepare(size_t slot, const memory::LolaSettings& settings) {
@@ -109,48 +97,56 @@ absl::Status LayerStage::Prepare(size_t slot, const memory::LolaSettings& settin
 }
 
 absl::Status LayerStage::Reset(size_t slot, const memory::LolaSettings& settings) {
-  if (absl::Status ready = Prepare(slot, settings); !ready.ok()) return ready;
-  memory::StreamState(&*slots_[slot].layout, Record(slot)).Reset(model_->fingerprint_bytes());
-  return absl::OkStatus();
+  absl::Status done = Prepare(slot, settings);
+  return done.ok() ? Clear(slot) : done;
 }
 
-absl::StatusOr<std::span<std::byte>> LayerStage::BeginLoad(size_t slot,
-                                                           const memory::LolaSettings& settings,
-                                                           uint64_t position, size_t bytes) {
+absl::Status LayerStage::BeginLoad(size_t slot, const memory::LolaSettings& settings,
+                                   uint64_t position, size_t bytes) {
   if (absl::Status ready = Prepare(slot, settings); !ready.ok()) return ready;
-  const std::span<std::byte> sections = Record(slot).subspan(memory::kPageBytes);
-  if (sections.size() != bytes) {
-    slots_[slot].layout.reset();
-    return absl::InvalidArgumentError(
-        absl::StrCat("sections: ", bytes, " bytes, these settings have ", sections.size()));
+  Slot& s = slots_[slot];
+  const size_t sections = s.layout->stride_bytes() - memory::kPageBytes;
+  absl::Status status;
+  if (sections != bytes) {
+    status = absl::InvalidArgumentError(
+        absl::StrCat("sections: ", bytes, " bytes, these settings have ", sections));
+  } else {
+    status = Place(slot, position).status();
   }
-  slots_[slot].loading = true;
-  memory::StreamState(&*slots_[slot].layout, Record(slot))
-      .WriteHeader(model_->fingerprint_bytes(), position);
-  return sections;
+  if (!status.ok()) s.layout.reset();
+  s.loading = status.ok();
+  return status;
+}
+
+absl::StatusOr<std::span<std::byte>> LayerStage::LoadSpace(size_t slot) {
+  if (absl::Status valid = CheckSlot(slot); !valid.ok()) return valid;
+  if (!slots_[slot].loading) {
+    return absl::InvalidArgumentError(absl::StrCat("slot: ", slot, " is not being loaded"));
+  }
+  return Placed(slot).subspan(memory::kPageBytes);
 }
 
 absl::Status LayerStage::Loaded(size_t slot) {
-  Slot& s = slots_[slot];
-  LOLA_CHECK(s.loading);
-  s.loading = false;
-  const absl::Status valid =
-      memory::StreamState(&*s.layout, Record(slot)).Check(model_->fingerprint_bytes());
-  if (!valid.ok()) s.layout.reset();
-  return valid;
+  if (absl::Status loading = LoadSpace(slot).status(); !loading.ok()) return loading;
+  slots_[slot].loading = false;
+  const absl::Status taken = Take(slot);
+  if (!taken.ok()) slots_[slot].layout.reset();
+  return taken;
 }
 
-absl::StatusOr<std::span<const std::byte>> LayerStage::Sections(size_t slot) const {
+absl::StatusOr<size_t> LayerStage::RecordBytes(size_t slot) const {
   if (absl::Status valid = CheckSlot(slot); !valid.ok()) return valid;
-  if (!slots_[slot].layout || slots_[slot].loading) {
+  if (!holds_state(slot)) {
     return absl::InvalidArgumentError(absl::StrCat("slot: ", slot, " holds no state"));
   }
-  return Record(slot).subspan(memory::kPageBytes);
+  return slots_[slot].layout->stride_bytes();
 }
 
-uint64_t LayerStage::position(size_t slot) const {
-  LOLA_CHECK(slots_[slot].layout.has_value());
-  return memory::StreamState(&*slots_[slot].layout, Record(slot)).position();
+std::shared_ptr<std::byte[]> LayerStage::AllocateHost(size_t bytes) {
+  const size_t whole = (bytes + memory::kPageBytes - 1) / memory::kPageBytes * memory::kPageBytes;
+  auto* data = static_cast<std::byte*>(std::aligned_alloc(memory::kPageBytes, whole));
+  LOLA_CHECK(data != nullptr) << "copy of " << bytes << " bytes";
+  return {data, [](std::byte* p) { std::free(p); }};
 }
 
 size_t LayerStage::OutputFloats(std::span<const StageSegment> segments) const {
@@ -163,23 +159,40 @@ size_t LayerStage::OutputFloats(std::span<const StageSegment> segments) const {
   return floats;
 }
 
+absl::Status LayerStage::CheckPart(const StageSegment& part) const {
+  if (absl::Status held = RecordBytes(part.slot).status(); !held.ok()) return held;
+  if (slots_[part.slot].in_step) {
+    return absl::InvalidArgumentError(absl::StrCat("slot: ", part.slot, " is there twice"));
+  }
+  if (position(part.slot) != part.position) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "slot ", part.slot, " position: front ", part.position, ", stage ", position(part.slot)));
+  }
+  if (part.rows == 0 || part.logits_rows > part.rows) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("slot ", part.slot, ": ", part.rows, " rows, ", part.logits_rows, " logits"));
+  }
+  if (part.sampling == nullptr) return absl::OkStatus();
+  if (!samples() || !model_->has_last_layer() || part.logits_rows > 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("slot ", part.slot, ": a token is asked for, ",
+                     part.logits_rows > 0 ? "and logits too" : "but this stage does not sample"));
+  }
+  for (const int32_t id : part.recent) {
+    if (id >= 0 && uint32_t(id) < model_->geometry().vocab) continue;
+    return absl::InvalidArgumentError(absl::StrCat("slot ", part.slot, ": recent token ", id,
+                                                   ", must be 0 to ",
+                                                   model_->geometry().vocab - 1));
+  }
+  return part.sampling->Validate();
+}
+
 absl::Status LayerStage::CheckStep(std::span<const StageSegment> segments, size_t hidden_floats,
                                    size_t out_floats) {
   uint64_t rows = 0;
   absl::Status status;
   for (const StageSegment& part : segments) {
-    const absl::StatusOr<std::span<const std::byte>> sections = Sections(part.slot);
-    if (!sections.ok()) status = sections.status();
-    if (!status.ok()) break;
-    if (slots_[part.slot].in_step) {
-      status = absl::InvalidArgumentError(absl::StrCat("slot: ", part.slot, " is there twice"));
-    } else if (position(part.slot) != part.position) {
-      status = absl::FailedPreconditionError(absl::StrCat(
-          "slot ", part.slot, " position: front ", part.position, ", stage ", position(part.slot)));
-    } else if (part.rows == 0 || part.logits_rows > part.rows) {
-      status = absl::InvalidArgumentError(absl::StrCat("slot ", part.slot, ": ", part.rows,
-                                                       " rows, ", part.logits_rows, " logits"));
-    }
+    status = CheckPart(part);
     if (!status.ok()) break;
     slots_[part.slot].in_step = true;
     rows += part.rows;
@@ -201,59 +214,14 @@ absl::Status LayerStage::CheckStep(std::span<const StageSegment> segments, size_
   return absl::OkStatus();
 }
 
-Segment LayerStage::MakeSegment(const StageSegment& part) {
-  const Slot& s = slots_[part.slot];
-  Segment segment;
-  segment.record = Record(part.slot);
-  segment.layout = &*s.layout;
-  segment.settings = &s.settings;
-  segment.tokens = part.tokens;
-  segment.logits_rows = model_->has_last_layer() ? part.logits_rows : 0;
-  return segment;
-}
-
-absl::Status LayerStage::Check(const StageSegment& segment) {
-  if (auto in_use = Sections(segment.slot); !in_use.ok()) return in_use.status();
-  return model_->CheckSegment(MakeSegment(segment));
-}
-
 absl::Status LayerStage::Step(std::span<const StageSegment> segments, std::span<const float> hidden,
                               std::span<float> out, StageOutcome* outcome) {
   if (absl::Status valid = CheckStep(segments, hidden.size(), out.size()); !valid.ok()) {
     return valid;
   }
-  const memory::ModelGeometry& g = model_->geometry();
-  segments_.clear();
-  stats_.assign(segments.size(), {});
-  for (size_t i = 0; i < segments.size(); ++i) {
-    const StageSegment& part = segments[i];
-    Segment segment = MakeSegment(part);
-    segment.stats = &stats_[i];
-    const size_t values = size_t{part.rows} * g.hidden;
-    if (!model_->has_first_layer()) {
-      segment.hidden_in = hidden.first(values);
-      hidden = hidden.subspan(values);
-    }
-    if (model_->has_last_layer()) {
-      segment.logits = part.logits_rows > 0 ? out.data() : nullptr;
-      out = out.subspan(size_t{part.logits_rows} * g.vocab);
-    } else {
-      segment.hidden_out = out.first(values);
-      out = out.subspan(values);
-    }
-    segments_.push_back(segment);
-  }
-  if (absl::Status stepped = model_->Step(segments_, workspace_, pool_); !stepped.ok()) {
-    return stepped;
-  }
   outcome->segments.clear();
   outcome->stats = {};
-  for (size_t i = 0; i < segments.size(); ++i) {
-    const bool advanced = position(segments[i].slot) != segments[i].position;
-    outcome->segments.push_back({advanced, segments_[i].status});
-    outcome->stats.Merge(stats_[i]);
-  }
-  return absl::OkStatus();
+  return Run(segments, hidden, out, outcome);
 }
 
 }  // namespace lola::engine

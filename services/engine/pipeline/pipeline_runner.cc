@@ -7,8 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
-#include "kernels/core/cpu.h"
-#include "services/engine/pipeline/layer_stage.h"
+#include "services/engine/pipeline/host_stage.h"
 #include "services/engine/pipeline/pipeline_states.h"
 
 namespace lola::engine {
@@ -21,13 +20,38 @@ absl::Status Away(const StageLink& stage, const absl::Status& why) {
                                              stage.layers().ToString(), "): ", why.message()));
 }
 
+// One class where all layers have the same, else which layers have which. Cuts leave no trace.
+std::string ClassOf(const LayerRange& here, const std::string& own, const Links& stages) {
+  std::vector<std::pair<LayerRange, std::string>> runs = {{here, own}};
+  for (const auto& stage : stages) {
+    if (stage->instruction_class() == runs.back().second) {
+      runs.back().first.end = stage->layers().end;
+    } else {
+      runs.emplace_back(stage->layers(), stage->instruction_class());
+    }
+  }
+  if (runs.size() == 1) return own;
+  std::string text;
+  for (const auto& [layers, name] : runs) {
+    absl::StrAppend(&text, text.empty() ? "" : ",", layers.ToString(), ":", name);
+  }
+  return text;
+}
+
 class PipelineRunner : public ModelRunner {
  public:
   PipelineRunner(std::shared_ptr<const Model> model, Links stages, const PipelineOptions& options)
-      : model_(std::move(model)), stages_(std::move(stages)), options_(options) {}
+      : model_(std::move(model)),
+        stages_(std::move(stages)),
+        options_(options),
+        here_(options.here != nullptr ? options.here : MakeHostStages(1)),
+        class_(ClassOf(model_->layers(), here_->instruction_class(), stages_)) {}
 
   const Model& model() const override { return *model_; }
   size_t rows_max() const override { return options_.rows_max; }
+  bool samples() const override { return stages_.back()->samples(); }
+  std::string instruction_class() const override { return class_; }
+  RunnerCounters counters() const override { return here_->counters(); }
   absl::Status Step(std::span<Segment> segments) override;
   absl::Status CheckSettings(const memory::LolaSettings& settings) const override;
   absl::StatusOr<std::unique_ptr<ResidentStates>> MakeStates(size_t slot_bytes, size_t slots,
@@ -60,6 +84,8 @@ class PipelineRunner : public ModelRunner {
   const std::shared_ptr<const Model> model_;
   const Links stages_;
   const PipelineOptions options_;
+  const std::shared_ptr<StageMaker> here_;
+  const std::string class_;
   std::vector<StageTerms> terms_;  // of the stages
   std::unique_ptr<LayerStage> front_;
   mutable std::mutex mu_;
@@ -69,6 +95,7 @@ class PipelineRunner : public ModelRunner {
   std::vector<StageSegment> admitted_;  // one per segment; without rows when it is refused
   std::vector<Piece> pieces_;
   size_t used_ = 0;  // pieces_ in use
+  std::vector<StageSegment> parts_here_;
   memory::MemoryStats stats_;
 };
 
@@ -83,15 +110,16 @@ absl::StatusOr<std::unique_ptr<ResidentStates>> PipelineRunner::MakeStates(size_
                    .hidden = g.hidden,
                    .vocab = g.vocab,
                    .weight_dtype = std::string(kernels::DtypeName(model_->dtype())),
-                   .instruction_class = instruction_class(),
+                   .instruction_class = here_->instruction_class(),
                    .slot_bytes = StageSlotBytes(*model_, model_->layers(), slot_bytes),
                    .slots = slots,
                    .rows_max = options_.rows_max};
-  auto front = LayerStage::Create(model_, terms, options_.threads);
+  auto front = here_->Make(model_, terms);
   if (!front.ok()) return front.status();
   front_ = *std::move(front);
   for (const auto& stage : stages_) {
     terms.layers = stage->layers();
+    terms.instruction_class = stage->instruction_class();
     terms.slot_bytes = StageSlotBytes(*model_, stage->layers(), slot_bytes);
     terms_.push_back(terms);
   }
@@ -133,6 +161,7 @@ absl::Status PipelineRunner::health() const {
     std::lock_guard lock(mu_);
     if (!lost_.ok()) return lost_;
   }
+  if (absl::Status here = here_->health(); !here.ok()) return here;
   for (const auto& stage : stages_) {
     if (absl::Status state = stage->state(); !state.ok()) return Away(*stage, state);
   }
@@ -140,7 +169,7 @@ absl::Status PipelineRunner::health() const {
 }
 
 absl::Status PipelineRunner::Recover() {
-  absl::Status status;
+  absl::Status status = here_->health();
   for (size_t i = 0; i < stages_.size(); ++i) {
     stages_[i]->Open(terms_[i]);
     const absl::Status state = stages_[i]->state();
@@ -176,9 +205,14 @@ size_t PipelineRunner::Admit(std::span<Segment> segments) {
   admitted_.assign(segments.size(), {});
   for (size_t i = 0; i < segments.size(); ++i) {
     Segment& segment = segments[i];
-    LOLA_CHECK(segment.logits_rows == 0 || segment.logits != nullptr);
-    StageSegment whole{segment.slot, 0, uint32_t(segment.tokens.size()), segment.logits_rows,
-                       segment.tokens};
+    const bool sample = segment.sampling != nullptr;
+    LOLA_CHECK(segment.logits_rows == 0 || segment.logits != nullptr || sample);
+    StageSegment whole{.slot = segment.slot,
+                       .rows = uint32_t(segment.tokens.size()),
+                       .logits_rows = sample ? 0 : segment.logits_rows,
+                       .tokens = segment.tokens,
+                       .sampling = segment.sampling,
+                       .recent = segment.recent};
     segment.status = front_->Check(whole);
     if (!segment.status.ok()) continue;
     whole.position = front_->position(segment.slot);
@@ -211,8 +245,10 @@ void PipelineRunner::Cut(std::span<Segment> segments, size_t rows) {
       // Wanted are the last rows of the segment: of a part its last ones, or none.
       const uint32_t wanted_from = std::max(whole.rows - whole.logits_rows, at);
       const uint32_t wanted = at + take - std::min(at + take, wanted_from);
-      piece.parts.push_back(
-          {whole.slot, whole.position + at, take, wanted, whole.tokens.subspan(at, take)});
+      const bool last = at + take == whole.rows;  // a token is picked after it
+      piece.parts.push_back({whole.slot, whole.position + at, take, wanted,
+                             whole.tokens.subspan(at, take), last ? whole.sampling : nullptr,
+                             last ? whole.recent : std::span<const int32_t>()});
       piece.of.push_back(i);
       piece.rows += take;
       at += take;
@@ -246,12 +282,21 @@ absl::Status PipelineRunner::RunPieces(std::span<Segment> segments) {
 
 absl::Status PipelineRunner::RunHere(Piece& piece, std::span<Segment> segments) {
   piece.values.resize(front_->OutputFloats(piece.parts));
-  absl::Status stepped = front_->Step(piece.parts, {}, piece.values, &piece.outcome);
+  parts_here_ = piece.parts;
+  for (StageSegment& part : parts_here_) part.sampling = nullptr;  // the last stage's business
+  absl::Status stepped = front_->Step(parts_here_, {}, piece.values, &piece.outcome);
+  if (absl::IsUnavailable(stepped)) return Lost(stepped);
   return stepped.ok() ? Note(piece, segments) : stepped;
 }
 
 absl::Status PipelineRunner::Start(size_t stage, const Piece& piece) {
-  const absl::Status started = stages_[stage]->StartStep(piece.parts, piece.values);
+  std::span<const StageSegment> parts = piece.parts;
+  if (stage + 1 < stages_.size()) {
+    parts_here_ = piece.parts;
+    for (StageSegment& part : parts_here_) part.sampling = nullptr;
+    parts = parts_here_;
+  }
+  const absl::Status started = stages_[stage]->StartStep(parts, piece.values);
   return started.ok() ? started : Lost(Away(*stages_[stage], started));
 }
 
@@ -281,6 +326,7 @@ absl::Status PipelineRunner::Note(const Piece& piece, std::span<Segment> segment
     if (!outcome.advanced)
       return absl::InternalError(absl::StrCat("refused: ", outcome.status.message()));
     segments[piece.of[i]].status.Update(outcome.status);
+    if (piece.parts[i].sampling != nullptr) segments[piece.of[i]].sampled = outcome.sampled;
   }
   stats_.Merge(piece.outcome.stats);
   return absl::OkStatus();

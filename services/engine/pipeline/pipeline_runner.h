@@ -5,7 +5,9 @@
 //
 // Bits are those of one process (P2): the rows travel as they are, and a record put together from
 // the stages' sections is byte for byte that of a single worker. So streams move between pipelines
-// of different cuts and single workers of the same instruction class.
+// of different cuts and single workers of the same instruction class. Stages may be of several
+// classes: then the pipeline's says which layers have which ("0-15:avx2,16-31:cuda-sm90"), and bits
+// are those of pipelines where every layer has the same one.
 //
 // A stage that is lost takes all states with it: health() says so, and Recover() opens new
 // sessions. Not thread-safe, like every ModelRunner.
@@ -18,6 +20,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "services/engine/pipeline/layer_stage.h"
 #include "services/engine/pipeline/stage_link.h"
 #include "services/engine/runtime/model_runner.h"
 
@@ -26,7 +29,7 @@ namespace lola::engine {
 struct PipelineOptions {
   std::string front;  // name told to the stages
   size_t rows_max = 256;
-  int threads = 1;  // for the layers that are here
+  std::shared_ptr<StageMaker> here;  // of the layers that are here; null: the CPU, one thread
   // A step of twice as many rows is cut into pieces of about so many, which follow one another
   // through the stages, so that these work at the same time. Fewer rows make worse products.
   size_t piece_rows = 64;

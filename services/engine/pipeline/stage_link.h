@@ -2,14 +2,15 @@
 // sections of its layers, and steps that take rows of the residual stream and give back rows of it,
 // or logits. Implementations: gRPC (services/worker/stage_client.h), and one in tests.
 //
-// Threads: Open, Reset, Load, StartStep, FinishStep and Copy from one thread (the scheduler's);
-// state() and what Copy returned from any thread.
+// Threads: Open, Reset, Load, StartStep, FinishStep, Copy and CountCached from one thread (the
+// scheduler's); state() and what Copy returned from any thread; the rest is immutable.
 #ifndef LOLA_SERVICES_ENGINE_PIPELINE_STAGE_LINK_H_
 #define LOLA_SERVICES_ENGINE_PIPELINE_STAGE_LINK_H_
 
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "memory/stream/settings.h"
 #include "memory/stream/statistics.h"
 #include "services/engine/layer_range.h"
+#include "services/engine/sampler.h"
 
 namespace lola::engine {
 
@@ -44,12 +46,16 @@ struct StageSegment {
   uint32_t rows = 0;                // at least one
   uint32_t logits_rows = 0;         // logits wanted for the last n of them; last stage only
   std::span<const int32_t> tokens;  // `rows` of them; stage with layer 0 only
+  // Asks a last stage that samples for a token after the last row; no logits then.
+  const SamplingParams* sampling = nullptr;
+  std::span<const int32_t> recent{};  // newest tokens of the stream, beside `sampling`
 };
 
 // What became of a segment.
 struct SegmentOutcome {
-  bool advanced = false;  // false: refused before anything was touched, see status
-  absl::Status status;    // as Segment::status
+  bool advanced = false;   // false: refused before anything was touched, see status
+  absl::Status status;     // as Segment::status
+  SampledToken sampled{};  // when a token was asked for
 };
 
 struct StageOutcome {
@@ -66,6 +72,10 @@ class StageLink {
 
   virtual std::string name() const = 0;  // host:port
   virtual const LayerRange& layers() const = 0;
+  // What the stage computes with; states continue bit for bit within one class only.
+  virtual std::string instruction_class() const = 0;
+  // True: StageSegment::sampling is honoured.
+  virtual bool samples() const = 0;
 
   // Begins to open a session, and tries again until one is open; state() tells how it stands.
   // Nothing happens while one is open or being opened. All slots are empty afterwards.
@@ -79,9 +89,12 @@ class StageLink {
 
   // Settings are the whole model's. Makes the slot an empty stream.
   virtual absl::Status Reset(size_t slot, const memory::LolaSettings& settings) = 0;
-  // `sections`: of the stage's layers (PieceOf).
-  virtual absl::Status Load(size_t slot, const memory::LolaSettings& settings, uint64_t position,
-                            std::span<const std::byte> sections) = 0;
+  // `sections`, of the stage's layers (PieceOf), become the slot's state. They leave beside steps,
+  // which do not wait for them; `owner` keeps them alive. `done` is called once, on any thread,
+  // perhaps before the return; until then nothing else may be asked of the slot.
+  virtual void Load(size_t slot, const memory::LolaSettings& settings, uint64_t position,
+                    std::shared_ptr<void> owner, std::span<const std::byte> sections,
+                    std::function<void(absl::Status)> done) = 0;
   // Sends a step off. `hidden`: rows of all segments in order, not read after the return.
   virtual absl::Status StartStep(std::span<const StageSegment> segments,
                                  std::span<const float> hidden) = 0;
@@ -90,6 +103,8 @@ class StageLink {
   virtual absl::Status FinishStep(std::span<float> out, StageOutcome* outcome) = 0;
   // Starts a copy of the slot's sections, `bytes` of them, as of the last step.
   virtual absl::StatusOr<PieceCopy> Copy(size_t slot, size_t bytes) = 0;
+  // Pairs in the sparse caches of each slot, in the stage's layers.
+  virtual absl::Status CountCached(std::span<const size_t> slots, std::span<uint64_t> cached) = 0;
 };
 
 }  // namespace lola::engine

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "memory/stream/settings.h"
+#include "services/engine/runtime/arithmetic.h"
 #include "services/engine/runtime/stream_backend.h"
 #include "services/engine/sampler.h"
 #include "services/engine/stop_matcher.h"
@@ -83,6 +84,9 @@ struct RestoreReport {
   uint64_t replayed_tokens = 0;    // recomputed from the log
   uint64_t skipped_snapshots = 0;  // newer ones that could not be used
   double seconds = 0;
+  Continuation continuation = Continuation::kUnknown;
+  std::string instruction_class;  // of this worker
+  Classes computed_by;            // what it goes on from
 };
 std::string_view RestoreKindName(RestoreReport::Kind kind);
 
@@ -145,6 +149,7 @@ struct MemoryReport {
   uint64_t position = 0;
   uint64_t state_bytes = 0;
   std::string state_digest;  // 32 hex digits
+  Classes computed_by;
   std::vector<HeadReport> heads;
 };
 

@@ -29,6 +29,12 @@ class HostStates : public ResidentStates {
     std::memcpy(to.data(), arena_->record(slot).data(), to.size());
     return StateCopy([] { return absl::OkStatus(); });
   }
+  absl::Status CountCached(std::span<const Held> states, std::span<uint64_t> cached) override {
+    for (size_t i = 0; i < states.size(); ++i) {
+      cached[i] = CachedPairsOf(*states[i].layout, arena_->record(states[i].slot));
+    }
+    return absl::OkStatus();
+  }
   std::byte* AllocateHost(size_t bytes) override {
     return static_cast<std::byte*>(std::aligned_alloc(memory::kPageBytes, bytes));
   }
@@ -42,6 +48,21 @@ class HostStates : public ResidentStates {
 };
 
 }  // namespace
+
+uint64_t CachedPairsOf(const memory::StateLayout& layout, std::span<const std::byte> record) {
+  const memory::ModelGeometry& geometry = layout.geometry();
+  uint64_t pairs = 0;
+  if (layout.settings().mode != memory::Mode::kLola) return pairs;
+  for (uint32_t layer = 0; layer < geometry.layers; ++layer) {
+    const std::byte* counters = record.data() + layout.layer(layer).counters;
+    for (uint32_t head = 0; head < geometry.query_heads; ++head) {
+      memory::HeadCounters one;
+      std::memcpy(&one, counters + head * sizeof(one), sizeof(one));
+      pairs += one.cached;
+    }
+  }
+  return pairs;
+}
 
 absl::StatusOr<std::unique_ptr<ResidentStates>> MakeHostStates(size_t slot_bytes, size_t slots) {
   auto arena = memory::StreamArena::Create(slot_bytes, slots);

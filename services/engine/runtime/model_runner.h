@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "services/engine/model.h"
 #include "services/engine/runtime/resident_states.h"
+#include "services/engine/runtime/statistics.h"
 
 namespace lola::engine {
 
@@ -31,6 +32,8 @@ class ModelRunner {
   virtual bool samples() const { return false; }
   // States continue bit for bit within one class: "avx512bf16", "cuda-sm90".
   virtual std::string instruction_class() const;
+  // As of the last step. Scheduler thread.
+  virtual RunnerCounters counters() const { return {}; }
   // OK when streams with these settings can run here; errors name field and value.
   virtual absl::Status CheckSettings(const memory::LolaSettings& settings) const {
     return model().CheckSettings(settings);

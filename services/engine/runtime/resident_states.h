@@ -1,6 +1,6 @@
 // The states of the streams that are resident: equal records in slots, in host memory or on a
-// device. Not thread-safe (the scheduler's), except StateCopy::Wait and the memory that Stage
-// returned, which one other thread may use.
+// device. Not thread-safe (the scheduler's), except StateCopy and the memory that Stage returned,
+// which one other thread may use.
 //
 // UNAVAILABLE from any of them means that what holds the states has failed: see
 // ModelRunner::health.
@@ -40,6 +40,13 @@ class ResidentStates {
     std::span<std::byte> bytes;
   };
   virtual Staging Stage(size_t slot, size_t bytes) = 0;
+  // Brings what was staged near the slot, beside steps of other slots. `arrived` is called once, on
+  // any thread, perhaps before the return; then Adopt makes it the slot's state. Until then the
+  // slot is not given out again, released or not.
+  using Arrived = std::function<void(absl::Status)>;
+  virtual void Bring(size_t, const memory::StateLayout&, const Staging&, const Arrived& arrived) {
+    arrived(absl::OkStatus());
+  }
   virtual absl::Status Adopt(size_t slot, const memory::StateLayout& layout,
                              const Staging& staging) = 0;
   // Starts a copy of the record as of the last step into `to`, which must stay until the copy was
@@ -50,9 +57,20 @@ class ResidentStates {
   virtual std::byte* AllocateHost(size_t bytes) = 0;
   virtual void FreeHost(std::byte* data) = 0;
 
+  // Pairs in the sparse caches of each state as of the last step. Waits for an answer where the
+  // states are elsewhere: not for many at once.
+  struct Held {
+    size_t slot = 0;
+    const memory::StateLayout* layout = nullptr;
+  };
+  virtual absl::Status CountCached(std::span<const Held> states, std::span<uint64_t> cached) = 0;
+
   // The record itself where it lies in host memory, else empty.
   virtual std::span<std::byte> record(size_t slot, size_t bytes) = 0;
 };
+
+// Pairs in the sparse caches of a record.
+uint64_t CachedPairsOf(const memory::StateLayout& layout, std::span<const std::byte> record);
 
 // Slots in host memory.
 absl::StatusOr<std::unique_ptr<ResidentStates>> MakeHostStates(size_t slot_bytes, size_t slots);

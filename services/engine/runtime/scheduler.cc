@@ -19,6 +19,18 @@ std::array<std::byte, 16> FingerprintBytes(const Model& model) {
   return bytes;
 }
 
+// Streams whose cached pairs are counted at once where their states are not in this process.
+constexpr size_t kCountedAtOnce = 8;
+
+uint64_t CacheCapacity(const Stream& s) {
+  uint64_t pairs = 0;
+  const memory::ModelGeometry& geometry = s.layout->geometry();
+  for (uint32_t layer = 0; layer < geometry.layers; ++layer) {
+    pairs += uint64_t{geometry.query_heads} * s.record.settings.CachePairs(layer);
+  }
+  return pairs;
+}
+
 bool Transient(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
          absl::IsResourceExhausted(status) || absl::IsCancelled(status);
@@ -35,6 +47,7 @@ Scheduler::Scheduler(const EngineOptions& options, std::unique_ptr<ModelRunner> 
       backend_(std::move(backend)),
       states_(std::move(states)),
       fingerprint_(FingerprintBytes(runner_->model())),
+      class_(runner_->instruction_class()),
       uploader_(backend_, states_, options.snapshot_buffers, options.slot_bytes),
       shards_(backend_->shards()) {
   stats_.slots = options_.slots;
@@ -127,6 +140,7 @@ void Scheduler::PublishStatistics() {
   stats_.waiting_for_slot = uint32_t(slot_queue_.size());
   stats_.queued_tokens = queued_tokens_;
   stats_.draining = draining_;
+  stats_.runner = runner_->counters();
   stats_.uncommitted_tokens = 0;
   stats_.uncommitted_tokens_of_one_max = 0;
   stats_.queued_ops = 0;
@@ -142,22 +156,35 @@ void Scheduler::PublishStatistics() {
 }
 
 void Scheduler::CountNow() {
-  stats_.cached_pairs = 0;
-  stats_.cache_capacity = 0;
+  std::vector<StreamPtr> ready;
   for (const StreamPtr& s : residents_) {
-    if (s->phase != Phase::kReady || s->record.settings.mode != memory::Mode::kLola) continue;
-    const std::span<const std::byte> record = Record(*s);
-    if (record.empty()) continue;  // on a device: not worth a copy every second
-    const memory::ModelGeometry& geometry = s->layout->geometry();
-    for (uint32_t layer = 0; layer < geometry.layers; ++layer) {
-      const std::byte* counters = record.data() + s->layout->layer(layer).counters;
-      for (uint32_t head = 0; head < geometry.query_heads; ++head) {
-        memory::HeadCounters one;
-        std::memcpy(&one, counters + head * sizeof(one), sizeof(one));
-        stats_.cached_pairs += one.cached;
-        stats_.cache_capacity += s->record.settings.CachePairs(layer);
-      }
+    const bool caches = s->phase == Phase::kReady && s->slot && !s->poisoned &&
+                        s->record.settings.mode == memory::Mode::kLola;
+    if (caches) ready.push_back(s);
+  }
+  // On a device, or at stages, a count costs a step's pause: they take turns there.
+  const bool here = !ready.empty() && !Record(*ready.front()).empty();
+  const size_t now = here ? ready.size() : std::min(ready.size(), kCountedAtOnce);
+  std::vector<ResidentStates::Held> states;
+  std::vector<Stream*> counted;
+  for (size_t i = 0; i < now; ++i) {
+    Stream& s = *ready[(count_turn_ + i) % ready.size()];
+    counted.push_back(&s);
+    states.push_back({*s.slot, &*s.layout});
+  }
+  count_turn_ += now;
+  std::vector<uint64_t> cached(now);
+  // When what holds the states is lost, the loop finds out by itself.
+  if (now > 0 && states_->CountCached(states, cached).ok()) {
+    for (size_t i = 0; i < now; ++i) {
+      counted[i]->cached_pairs = cached[i];
+      counted[i]->cache_capacity = CacheCapacity(*counted[i]);
     }
+  }
+  stats_.cached_pairs = stats_.cache_capacity = 0;
+  for (const StreamPtr& s : ready) {
+    stats_.cached_pairs += s->cached_pairs;
+    stats_.cache_capacity += s->cache_capacity;
   }
   At(std::chrono::steady_clock::now() + kOccupancyInterval, [this] { CountNow(); });
 }

@@ -41,7 +41,7 @@ class Scheduler {
   absl::Status health() const;
   const EngineOptions& options() const { return options_; }
   const Model& model() const { return runner_->model(); }
-  std::string instruction_class() const { return runner_->instruction_class(); }
+  const std::string& instruction_class() const { return class_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
 
   // Attachments and operations (scheduler thread from here on).
@@ -168,6 +168,8 @@ class Scheduler {
   void StartRestore(const StreamPtr& s, bool fresh_record);
   void ChooseCandidates(Stream& s);
   void TryCandidate(const StreamPtr& s);
+  void BringState(const StreamPtr& s, const std::shared_ptr<Restore>& job,
+                  const ResidentStates::Staging& staging);
   void OnCandidate(const StreamPtr& s, const std::shared_ptr<Restore>& job, absl::Status fed,
                    absl::Status transport);
   void StartReplay(const StreamPtr& s, uint64_t position);
@@ -175,6 +177,8 @@ class Scheduler {
   void OnPage(const StreamPtr& s, const std::shared_ptr<Restore>& job,
               absl::StatusOr<std::vector<TokenRun>> runs);
   void ContinueRestore(const StreamPtr& s);
+  void SayContinuation(Stream& s);
+  static RestoreReport ResidentReport(const Stream& s);
   void FailRestore(const StreamPtr& s, const absl::Status& status);
 
   // Snapshot.
@@ -204,6 +208,7 @@ class Scheduler {
   const std::shared_ptr<ResidentStates> states_;
   const std::shared_ptr<Mailbox> mailbox_ = std::make_shared<Mailbox>();
   const std::array<std::byte, 16> fingerprint_;
+  const std::string class_;  // the runner's
   SnapshotUploader uploader_;
   std::atomic<AttachmentId> next_attachment_{1};
 
@@ -217,7 +222,8 @@ class Scheduler {
   std::multimap<Time, Mailbox::Task> timers_;
   Sampler sampler_;
   std::vector<float> logits_;
-  size_t turn_ = 0;  // rotates who goes first
+  size_t turn_ = 0;        // rotates who goes first
+  size_t count_turn_ = 0;  // and whose pairs are counted
   uint64_t queued_tokens_ = 0;
   bool more_work_ = false;
   bool renewing_ = false;

@@ -32,7 +32,7 @@ void Scheduler::JoinStream(const AttachmentPtr& attachment, const StreamPtr& s) 
   s->attachments.push_back(attachment);
   s->last_used = std::chrono::steady_clock::now();
   if (s->phase == Phase::kReady) {
-    s->report = RestoreReport{RestoreReport::Kind::kResident, s->consumed, 0, 0, 0};
+    s->report = ResidentReport(*s);
     OpenAttachment(s, attachment);
   } else if (s->phase == Phase::kParked) {
     NeedSlot(s);
@@ -95,7 +95,7 @@ absl::StatusOr<StreamPtr> Scheduler::OpenStream(const std::string& id, bool take
 
 void Scheduler::AcquireStream(const StreamPtr& s) {
   backend_->Acquire(
-      {s->id, model().fingerprint(), s->takeover},
+      {s->id, model().fingerprint(), s->takeover, class_},
       Posted<absl::StatusOr<AcquiredStream>>(
           [this, s](absl::StatusOr<AcquiredStream> result) { OnAcquired(s, std::move(result)); }));
 }
@@ -157,6 +157,7 @@ absl::Status Scheduler::AdoptRecord(Stream& s, AcquiredStream acquired) {
   s.record_fresh = true;
   s.epoch = acquired.epoch;
   s.record = std::move(acquired.record);
+  s.previous_class = std::move(acquired.previous_class);
   s.end = s.committed = s.record.committed_position;
   s.tail.Reset(s.end);
   if (s.record.model_fingerprint != model().fingerprint()) {
@@ -369,8 +370,7 @@ void Scheduler::Prepare(std::string stream_id, bool takeover,
               if (s->closing) return done(absl::UnavailableError(stream_id + " is leaving"));
               s->last_used = std::chrono::steady_clock::now();
               if (s->phase == Phase::kReady) {
-                const auto kind = RestoreReport::Kind::kResident;
-                return done(PrepareResult{s->end, {kind, s->consumed, 0, 0, 0}});
+                return done(PrepareResult{s->end, ResidentReport(*s)});
               }
               s->on_ready.push_back(done);
               if (s->phase == Phase::kParked) NeedSlot(s);

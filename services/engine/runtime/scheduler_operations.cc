@@ -372,6 +372,7 @@ absl::StatusOr<MemoryReport> Scheduler::InspectNow(Stream& s, const Op& op) {
   report.position = state.position();
   report.state_bytes = s.layout->stride_bytes();
   report.state_digest = memory::ToHex(state.Digest());
+  report.computed_by = s.computed_by;
   if (s.record.settings.mode != memory::Mode::kLola) return report;
   for (uint32_t layer = 0; layer < geometry.layers; ++layer) {
     if (op.layer && *op.layer != layer) continue;

@@ -59,6 +59,8 @@ void Scheduler::DropSlot(const StreamPtr& s) {
   s->restore.reset();
   s->settled.clear();
   s->settled.shrink_to_fit();
+  s->computed_by.clear();
+  s->cached_pairs = s->cache_capacity = 0;
   s->consumed = 0;
   s->preempt = false;
   s->poisoned = false;

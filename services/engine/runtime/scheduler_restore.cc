@@ -112,12 +112,25 @@ void Scheduler::TryCandidate(const StreamPtr& s) {
         const absl::Status fed = transport.ok() ? writer->Finish() : writer->status();
         mailbox->Post([this, s, job, writer, fed, transport] {
           const bool whole = s->restore == job && fed.ok() && transport.ok();
-          const absl::Status adopted =
-              whole ? states_->Adopt(*s->slot, *s->layout, writer->staging()) : absl::OkStatus();
-          if (!adopted.ok()) return FailRestore(s, adopted);
-          OnCandidate(s, job, fed, transport);
+          if (!whole) return OnCandidate(s, job, fed, transport);
+          BringState(s, job, writer->staging());
         });
       });
+}
+
+// A state that arrived whole goes to where it will be computed on; others go on meanwhile.
+void Scheduler::BringState(const StreamPtr& s, const std::shared_ptr<Restore>& job,
+                           const ResidentStates::Staging& staging) {
+  states_->Bring(*s->slot, *s->layout, staging,
+                 [mailbox = mailbox_, this, s, job, staging](absl::Status arrived) {
+                   mailbox->Post([this, s, job, staging, arrived] {
+                     if (s->restore != job) return;
+                     const absl::Status adopted =
+                         arrived.ok() ? states_->Adopt(*s->slot, *s->layout, staging) : arrived;
+                     if (!adopted.ok()) return FailRestore(s, adopted);
+                     OnCandidate(s, job, absl::OkStatus(), absl::OkStatus());
+                   });
+                 });
 }
 
 void Scheduler::OnCandidate(const StreamPtr& s, const std::shared_ptr<Restore>& job,
@@ -140,6 +153,8 @@ void Scheduler::OnCandidate(const StreamPtr& s, const std::shared_ptr<Restore>& 
     return TryCandidate(s);
   }
   job->reused = position;
+  job->computed_by = job->candidates[job->next_candidate - 1].computed_by;
+  if (job->computed_by.empty()) AddClass(job->computed_by, kUnknownClass);
   s->newest_snapshot = job->candidates[job->next_candidate - 1];
   StartReplay(s, position);
 }
@@ -151,6 +166,7 @@ void Scheduler::StartReplay(const StreamPtr& s, uint64_t position) {
   s->report.reused_tokens = job->reused;
   s->report.skipped_snapshots = job->skipped;
   s->consumed = position;
+  s->computed_by = job->computed_by;
   s->snapshot_position = position;
   if (position == 0) s->newest_snapshot.reset();
   ScheduleCheckpoint(*s);
@@ -212,6 +228,7 @@ void Scheduler::ContinueRestore(const StreamPtr& s) {
     return;
   }
   if (s->consumed + 1 < s->end) return;
+  SayContinuation(*s);
   s->restore.reset();
   s->phase = Phase::kReady;
   s->slot_since = s->last_used = std::chrono::steady_clock::now();
@@ -224,6 +241,28 @@ void Scheduler::ContinueRestore(const StreamPtr& s) {
     stats_.restore_s.Observe(s->report.seconds);
   }
   OnReady(s);
+}
+
+// What the stream goes on from: the snapshot's state, and tokens that the owner before chose.
+void Scheduler::SayContinuation(Stream& s) {
+  Classes computed_by = s.restore->computed_by;
+  if (s.end > 0) AddClass(computed_by, s.previous_class);
+  if (!computed_by.empty() && computed_by.back() != class_) ++stats_.class_changes;
+  s.previous_class = class_;
+  s.report.continuation = JudgeContinuation(computed_by, class_);
+  s.report.instruction_class = class_;
+  s.report.computed_by = std::move(computed_by);
+}
+
+// Of a stream that is here: how it goes on was decided when it came.
+RestoreReport Scheduler::ResidentReport(const Stream& s) {
+  RestoreReport report;
+  report.kind = RestoreReport::Kind::kResident;
+  report.reused_tokens = s.consumed;
+  report.continuation = s.report.continuation;
+  report.instruction_class = s.report.instruction_class;
+  report.computed_by = s.report.computed_by;
+  return report;
 }
 
 void Scheduler::FailRestore(const StreamPtr& s, const absl::Status& status) {

@@ -37,6 +37,7 @@ bool Scheduler::BeginSnapshot(const StreamPtr& s, std::string name,
   job->epoch = s->epoch;
   job->position = name.empty() ? s->consumed : s->end;
   job->state_position = s->consumed;
+  job->computed_by = s->computed_by;
   job->name = std::move(name);
   job->identity = s->identity;
   job->layout = s->layout;

@@ -119,6 +119,7 @@ void Scheduler::AfterFeed(const Feed& feed, const Segment& segment) {
   if (s->gone()) return;  // an earlier stream's end took this one along
   if (!segment.status.ok()) return Poison(s, segment.status);
   s->consumed += feed.rows;
+  AddClass(s->computed_by, class_);
   ++(feed.logits ? stats_.decode_tokens : stats_.prefill_tokens);
   stats_.prefill_tokens += feed.rows - 1;
   if (s->consumed >= s->next_checkpoint) Checkpoint(s);

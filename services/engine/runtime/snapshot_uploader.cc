@@ -135,6 +135,7 @@ void SnapshotUploader::Upload(const std::shared_ptr<SnapshotJob>& job) {
   request.digest.assign(reinterpret_cast<const char*>(digest.data()), digest.size());
   request.name = job->name;
   request.state_position = job->state_position;
+  request.computed_by = job->computed_by;
   request.blob = std::make_shared<JobBlob>(job);
   backend_->PutSnapshot(std::move(request), job->done);
 }

@@ -34,6 +34,7 @@ struct SnapshotJob {
   uint64_t epoch = 0;
   uint64_t position = 0;  // as SnapshotRecord's, both
   uint64_t state_position = 0;
+  Classes computed_by;
   std::string name;
   uint32_t attempts = 0;
   std::function<void(absl::StatusOr<SnapshotRecord>)> done;

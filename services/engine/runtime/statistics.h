@@ -31,6 +31,14 @@ struct Histogram {
   }
 };
 
+// How a device runs its steps; all 0 elsewhere.
+struct RunnerCounters {
+  uint64_t recordings = 0;  // kinds of decode steps that were recorded
+  uint64_t replays = 0;     // steps that ran as a replay of one
+  // Kinds of steps that could not be recorded: they run launch by launch, slower and the same.
+  uint64_t refused_recordings = 0;
+};
+
 struct EngineStatistics {
   // Work.
   uint64_t steps = 0;
@@ -57,7 +65,9 @@ struct EngineStatistics {
   uint64_t queued_tokens = 0;
   uint64_t uncommitted_tokens = 0;  // durable-position lag, summed over streams
   uint64_t uncommitted_tokens_of_one_max = 0;
-  uint64_t cached_pairs = 0, cache_capacity = 0;  // over resident streams, sampled once a second
+  // Over resident streams, once a second; where states are not in this process's memory, of some
+  // streams at a time, so that one may be behind.
+  uint64_t cached_pairs = 0, cache_capacity = 0;
   bool draining = false;
   bool model_lost = false;  // a device or a process that runs the model is away
 
@@ -66,11 +76,14 @@ struct EngineStatistics {
   uint64_t snapshots = 0, snapshot_failures = 0, snapshot_bytes = 0;
   uint64_t restores = 0, recoveries = 0;  // recoveries: the log went beyond the snapshot's position
   uint64_t skipped_snapshots = 0;
+  // Restores that went on from what another instruction class had computed last.
+  uint64_t class_changes = 0;
   uint64_t fenced_writes = 0;
   uint64_t append_batches = 0, append_retries = 0, lease_renewal_failures = 0;
   uint64_t released_streams = 0;
   uint64_t model_losses = 0;  // each cost all resident states
 
+  RunnerCounters runner;
   memory::MemoryStats memory;
 };
 

@@ -116,6 +116,7 @@ struct Restore {
   size_t next_candidate = 0;
   uint64_t skipped = 0;
   uint64_t reused = 0;
+  Classes computed_by;  // of the snapshot it goes on from
   bool reading_page = false;
   bool log_loaded = false;  // the tail has its beginning; pages may follow
   Backoff backoff;
@@ -166,8 +167,13 @@ struct Stream {
   bool record_fresh = false;  // `record` is what the shard answered a moment ago
   std::shared_ptr<Restore> restore;
   RestoreReport report;
-  bool restore_below_end = false;  // logits at the end are wanted: start below it
-  bool poisoned = false;           // the state in the slot is not to be used
+  // Who computed the newest tokens before this worker restored the stream for the first time; own
+  // class afterwards.
+  std::string previous_class;
+  Classes computed_by;                            // whose arithmetic is in the slot's state
+  uint64_t cached_pairs = 0, cache_capacity = 0;  // when they were last counted
+  bool restore_below_end = false;                 // logits at the end are wanted: start below it
+  bool poisoned = false;                          // the state in the slot is not to be used
   bool preempt = false;
 
   uint64_t snapshot_position = 0;  // newest durable one; 0 = none

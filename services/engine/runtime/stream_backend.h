@@ -23,6 +23,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "memory/stream/settings.h"
+#include "services/engine/runtime/arithmetic.h"
 #include "services/engine/sampler.h"
 
 namespace lola::engine {
@@ -45,6 +46,7 @@ struct SnapshotRecord {
   std::string name;  // empty = automatic
   int64_t created_unix_ms = 0;
   uint64_t state_position = 0;  // tokens consumed by the state in it; 0 = `position`
+  Classes computed_by;          // empty = not known
 
   uint64_t state() const { return state_position > 0 ? state_position : position; }
 };
@@ -69,6 +71,7 @@ struct StreamRecord {
   int64_t ttl_ms = 0;
   uint32_t partition = 0;
   uint64_t state_bytes = 0;
+  std::string instruction_class;  // of the owner, or the last one; empty = not known
 };
 
 struct CreateRequest {
@@ -86,11 +89,13 @@ struct AcquireRequest {
   std::string stream_id;
   std::string model_fingerprint;
   bool takeover = false;
+  std::string instruction_class;  // what this worker computes with
 };
 
 struct AcquiredStream {
   StreamRecord record;
   uint64_t epoch = 0;
+  std::string previous_class;  // of the owner before; empty = there was none, or not known
 };
 
 // New tokens of one stream; runs are adjacent and start at the committed position.
@@ -126,6 +131,7 @@ struct PutSnapshotRequest {
   std::string digest;           // 16 bytes
   std::string name;             // empty = automatic
   uint64_t state_position = 0;  // as SnapshotRecord's
+  Classes computed_by;
   std::shared_ptr<const SnapshotBlob> blob;
 };
 

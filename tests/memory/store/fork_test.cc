@@ -149,6 +149,8 @@ TEST_F(ForkTest, RewindToANamedSnapshot) {
 TEST_F(ForkTest, ASnapshotMayStandForALongerStreamThanItsState) {
   v1::PutSnapshotHeader header = Header("s", epoch_, 1000, 1, "here");
   header.set_state_position(999);
+  header.add_instruction_classes("avx2");
+  header.add_instruction_classes("cuda-sm90");
   const auto put = Put(header, "a");
   ASSERT_TRUE(put.ok()) << put.status();
   EXPECT_EQ(put->state_position(), 999u);
@@ -164,6 +166,8 @@ TEST_F(ForkTest, ASnapshotMayStandForALongerStreamThanItsState) {
     ASSERT_EQ(Info(id).snapshots_size(), 1);
     EXPECT_EQ(Info(id).snapshots(0).position(), 1000u);
     EXPECT_EQ(Info(id).snapshots(0).state_position(), 999u);
+    ASSERT_EQ(Info(id).snapshots(0).instruction_classes_size(), 2);
+    EXPECT_EQ(Info(id).snapshots(0).instruction_classes(1), "cuda-sm90");
   }
 }
 

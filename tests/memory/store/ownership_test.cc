@@ -18,6 +18,33 @@ TEST_F(OwnershipTest, AcquireRaisesTheEpoch) {
   EXPECT_EQ(info.lease_remaining_ms(), 5000);
 }
 
+TEST_F(OwnershipTest, AnOwnerHearsWhatTheOneBeforeComputedWith) {
+  const auto acquire = [this](const std::string& worker, const std::string& name) {
+    v1::AcquireRequest request = AcquireRequest("s", worker);
+    request.set_takeover(true);
+    request.set_instruction_class(name);
+    const auto reply = store_->Acquire(request);
+    EXPECT_TRUE(reply.ok()) << reply.status();
+    return reply->previous_instruction_class();
+  };
+  EXPECT_EQ(acquire("a", "avx2"), "");
+  EXPECT_EQ(Info("s").instruction_class(), "avx2");
+  EXPECT_EQ(acquire("b", "cuda-sm90"), "avx2");
+  // The answer got lost: the same question has the same answer.
+  EXPECT_EQ(acquire("b", "cuda-sm90"), "avx2");
+  v1::ReleaseRequest release;
+  release.set_stream_id("s");
+  release.set_epoch(Info("s").owner_epoch());
+  ASSERT_TRUE(store_->Release(release).ok());
+  EXPECT_EQ(Info("s").instruction_class(), "cuda-sm90");  // still who computed its newest tokens
+  EXPECT_EQ(acquire("b", "cuda-sm90"), "cuda-sm90");
+  EXPECT_EQ(acquire("old", ""), "cuda-sm90");  // a worker of a release that does not say
+  EXPECT_EQ(acquire("a", "avx2"), "");
+  v1::AcquireRequest request = AcquireRequest("s", "a");
+  request.set_instruction_class(std::string(513, 'x'));
+  EXPECT_REFUSED(store_->Acquire(request).status(), kInvalidArgument, "instruction_class");
+}
+
 TEST_F(OwnershipTest, RunningLeaseRefusesOthersNamingTheOwner) {
   Acquire("s", "a");
   clock_.Advance(4999);

@@ -91,6 +91,12 @@ TEST_F(SnapshotTest, WhatDoesNotFitIsRefusedByField) {
   header.set_state_position(11);
   EXPECT_REFUSED(Put(header, "four").status(), kInvalidArgument,
                  "state_position: is 11, behind position 10");
+  header.set_state_position(10);
+  header.add_instruction_classes(std::string(513, 'x'));
+  EXPECT_REFUSED(Put(header, "four").status(), kInvalidArgument, "instruction_classes");
+  header.clear_instruction_classes();
+  for (size_t i = 0; i <= memory::kInstructionClassesMax; ++i) header.add_instruction_classes("x");
+  EXPECT_REFUSED(Put(header, "four").status(), kInvalidArgument, "instruction_classes: 33");
   EXPECT_EQ(Info("s").snapshots_size(), 0);
   EXPECT_TRUE(Files("tmp").empty());
   EXPECT_TRUE(Files("blobs").empty());

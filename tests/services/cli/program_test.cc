@@ -34,7 +34,7 @@ class ProgramTest : public ::testing::Test {
     options.data = world_->folder.path();
     options.workers = 2;
     options.shards = 2;
-    options.worker.threads = 1;
+    options.worker.compute.threads = 1;
     options.worker.engine.slots = 16;
     auto system = standalone::Standalone::Create(options, *served);
     ASSERT_TRUE(system.ok()) << system.status();

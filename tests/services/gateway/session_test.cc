@@ -139,8 +139,18 @@ TEST_F(SessionTest, ReattachAsksForWhatWasNotDeliveredAndSendsOperationsAgainOne
   EXPECT_TRUE(attach.attach().takeover());
   EXPECT_EQ(attach.attach().open().after_position(), 10u);
   EXPECT_FALSE(attach.attach().open().create_if_missing());
-  const auto notice = Give(Opened(13, "w2"));
+  v1::ServeReply moved = Opened(13, "w2");
+  v1::RestoreReport& restore = *moved.mutable_opened()->mutable_restore();
+  restore.set_continuation(v1::RestoreReport::CONTINUATION_TOLERANCE);
+  restore.set_instruction_class("cuda-sm90");
+  restore.add_computed_by("avx2");
+  const auto notice = Give(std::move(moved));
   EXPECT_EQ(notice.front().notice().kind(), v1::Notice::KIND_MOVED);
+  EXPECT_NE(notice.front().notice().text().find("computed by avx2, goes on with cuda-sm90"),
+            std::string::npos)
+      << notice.front().notice().text();
+  EXPECT_EQ(notice.front().notice().restore().continuation(),
+            v1::RestoreReport::CONTINUATION_TOLERANCE);
   // Its own append came back in the replay: not news for the client.
   EXPECT_TRUE(Give(Tokens(0, 10, 3, v1::TOKEN_AUTHOR_CLIENT)).empty());
   auto append = session_.NextToWorker();

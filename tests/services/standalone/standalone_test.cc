@@ -35,7 +35,7 @@ class StandaloneTest : public ::testing::Test {
     options.data = folder_.path();
     options.workers = workers;
     options.shards = shards;
-    options.worker.threads = 1;
+    options.worker.compute.threads = 1;
     options.worker.engine.slots = 4;
     return options;
   }

@@ -1,10 +1,12 @@
-// A stage over gRPC: payloads of many messages, copies beside steps, sessions that are refused, end
-// and begin again, and messages no front of ours would send.
+// A stage over gRPC: payloads of many messages, copies and loads beside steps, sessions that are
+// refused, end and begin again.
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstring>
+#include <future>
 #include <random>
 #include <thread>
 
@@ -20,75 +22,14 @@
 #include "services/worker/stage_client.h"
 #include "services/worker/stage_messages.h"
 #include "services/worker/stage_service.h"
+#include "tests/services/engine/pipeline/local_stage_link.h"
+#include "tests/services/worker/stage_testing.h"
 
 namespace lola::worker {
 namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-constexpr size_t kRows = 1024;
-constexpr size_t kSlots = 3;
-
-// Rows, logits and sections of a few MiB each.
-engine::ModelConfig WideModel() {
-  engine::ModelConfig config = *engine::NamedGeometry("tiny");
-  config.geometry.layers = 3;
-  config.geometry.hidden = 512;
-  config.geometry.vocab = 4096;
-  config.defaults.window = config.defaults.chunk = 64;
-  config.defaults.cache_pairs = 2048;
-  return config;
-}
-
-std::shared_ptr<const engine::Model> Part(std::optional<engine::LayerRange> layers) {
-  return *engine::Model::Random(WideModel(), 3, {.layers = layers});
-}
-const std::shared_ptr<const engine::Model>& Whole() {
-  static const auto model = Part(std::nullopt);
-  return model;
-}
-const std::shared_ptr<const engine::Model>& Last() {
-  static const auto model = Part(engine::LayerRange{1, 3});
-  return model;
-}
-
-// A lola-stage in this process.
-struct StageProcess {
-  explicit StageProcess(const std::string& bind = "127.0.0.1:0") {
-    service = *StageService::Create({.model_name = "wide", .threads = 1}, Last());
-    rpc::ServerOptions options;
-    options.bind = bind;
-    auto started = rpc::Server::Start(options, {service->service()});
-    EXPECT_TRUE(started.ok()) << started.status();
-    server = *std::move(started);
-  }
-  ~StageProcess() {
-    service->Stop();
-    server->Shutdown(std::chrono::milliseconds(0));
-  }
-  StageEndpoint endpoint() const {
-    return {server->address(), *rpc::MakeChannel(server->address())};
-  }
-  std::unique_ptr<StageService> service;
-  std::unique_ptr<rpc::Server> server;
-};
-
-engine::StageTerms Terms(const std::string& front = "front") {
-  const engine::Model& model = *Last();
-  const memory::StateLayout layout(model.geometry(), model.default_settings());
-  return {.front = front,
-          .model_fingerprint = model.fingerprint(),
-          .layers = model.layers(),
-          .model_layers = 3,
-          .hidden = 512,
-          .vocab = 4096,
-          .weight_dtype = "float32",
-          .instruction_class = std::string(kernels::InstructionClass()),
-          .slot_bytes = engine::StageSlotBytes(model, model.layers(), layout.stride_bytes()),
-          .slots = kSlots,
-          .rows_max = kRows};
-}
 
 bool Opens(engine::StageLink& link, const engine::StageTerms& terms) {
   for (int i = 0; i < 500; ++i) {
@@ -182,7 +123,7 @@ TEST_F(StageTest, PayloadsOfManyMessagesArriveBitForBit) {
   const size_t other = *(*states)->Acquire();
   const auto staging = (*states)->Stage(other, record.size());
   std::copy(record.begin(), record.end(), staging.bytes.begin());
-  ASSERT_TRUE((*states)->Adopt(other, layout, staging).ok());
+  ASSERT_TRUE(engine::BringAndAdopt(**states, other, layout, staging).ok());
   Run(**made, **states, other, rest, 1);
   copy = (*states)->Copy(other, later);
   ASSERT_TRUE(copy.ok() && (*copy)().ok());
@@ -194,6 +135,61 @@ TEST_F(StageTest, PayloadsOfManyMessagesArriveBitForBit) {
   EXPECT_EQ(stage_->service->Stats().rows, 1800u);
   EXPECT_EQ(stage_->service->Stats().loads, 1u);
   EXPECT_EQ(stage_->service->Stats().copies, 2u);
+}
+
+// A load of many messages is under way while steps of another slot come and go.
+TEST_F(StageTest, StepsGoOnWhileAStateLoads) {
+  ASSERT_TRUE(Opens(*pair_.link, Terms()));
+  const memory::LolaSettings settings = Last()->default_settings();
+  const memory::StateLayout layout(Last()->layers_geometry(), settings);
+  const size_t bytes = layout.stride_bytes() - memory::kPageBytes;
+  auto record = std::make_shared<std::vector<std::byte>>(layout.stride_bytes());
+  memory::StreamState(&layout, *record).Reset(Last()->fingerprint_bytes());
+  ASSERT_TRUE(pair_.link->Reset(0, settings).ok());
+  std::vector<float> hidden(512, 0.5f), out;
+  std::atomic<int> loaded{0};
+  absl::Status failed;
+  uint64_t position = 0;
+  for (int round = 0; round < 4; ++round) {
+    pair_.link->Load(1, settings, 0, record, std::span(*record).subspan(memory::kPageBytes, bytes),
+                     [&](absl::Status status) {
+                       failed.Update(status);
+                       ++loaded;
+                     });
+    do {
+      const engine::StageSegment segment{.slot = 0, .position = position++, .rows = 1};
+      engine::StageOutcome outcome;
+      ASSERT_TRUE(pair_.link->StartStep({&segment, 1}, hidden).ok());
+      ASSERT_TRUE(pair_.link->FinishStep(out, &outcome).ok());
+    } while (loaded == round);
+  }
+  EXPECT_TRUE(failed.ok()) << failed;
+  EXPECT_EQ(stage_->service->Stats().loads, 4u);
+  EXPECT_GE(pair_.counters->Now().bytes_sent, 4 * bytes);
+  std::vector<uint64_t> cached(2);
+  EXPECT_TRUE(pair_.link->CountCached(std::vector<size_t>{0, 1}, cached).ok());
+}
+
+TEST_F(StageTest, ALoadThatIsRefusedOrCutOffIsAnswered) {
+  ASSERT_TRUE(Opens(*pair_.link, Terms()));
+  const memory::LolaSettings settings = Last()->default_settings();
+  const size_t bytes =
+      memory::StateLayout(Last()->layers_geometry(), settings).stride_bytes() - memory::kPageBytes;
+  const auto zeros = std::make_shared<std::vector<std::byte>>(bytes);
+  const auto load = [&](size_t slot, uint64_t position, size_t size) {
+    std::promise<absl::Status> done;
+    pair_.link->Load(slot, settings, position, zeros, std::span(*zeros).first(size),
+                     [&](absl::Status status) { done.set_value(status); });
+    return done.get_future().get();
+  };
+  EXPECT_TRUE(absl::IsInvalidArgument(load(99, 0, bytes)));
+  EXPECT_TRUE(absl::IsInvalidArgument(load(0, 0, bytes - 4096)));
+  EXPECT_TRUE(absl::IsDataLoss(load(0, 1000, bytes)));  // events that its counters do not have
+  EXPECT_TRUE(pair_.link->state().ok()) << pair_.link->state();
+  EXPECT_TRUE(load(0, 0, bytes).ok());
+  const std::string address = stage_->server->address();
+  stage_.reset();
+  EXPECT_TRUE(absl::IsUnavailable(load(0, 0, bytes)));
 }
 
 TEST_F(StageTest, AnotherFrontWaitsUntilTheFirstIsGone) {
@@ -268,78 +264,6 @@ TEST_F(StageTest, ACopyOnItsWayFailsWithTheSession) {
   ending.join();
 }
 
-// One raw session: sends what it is given and returns how the call ended.
-absl::Status Talk(const StageProcess& stage, std::vector<v1::StageRequest> requests, bool open) {
-  auto stub = v1::Stage::NewStub(stage.endpoint().channel);
-  absl::Status ended;
-  // The session before may still be on its way out.
-  for (int tries = 0; tries < 200; ++tries) {
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
-    auto call = stub->Session(&context);
-    if (open) {
-      v1::StageRequest first;
-      *first.mutable_open() = ToProto(Terms());
-      call->Write(first);
-    }
-    for (const v1::StageRequest& request : requests) call->Write(request);
-    call->WritesDone();
-    v1::StageReply reply;
-    while (call->Read(&reply)) {
-    }
-    ended = rpc::FromGrpc(call->Finish());
-    if (!rpc::GetDetail(ended, rpc::kOwnerDetail)) return ended;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return ended;
-}
-
-TEST_F(StageTest, WrongMessagesEndTheSessionWithAReasonAndFreeTheStage) {
-  pair_.link.reset();
-  v1::StageRequest reset, step, load, more, copy;
-  reset.mutable_reset()->set_slot(0);
-  step.mutable_step()->add_segments()->set_rows(1);
-  step.set_payload_bytes(512 * 4);
-  more.set_payload("rest");
-  load.mutable_load()->set_slot(1);
-  copy.mutable_copy()->set_slot(99);
-  const auto expect = [&](std::vector<v1::StageRequest> requests, const std::string& part,
-                          bool open = true) {
-    const absl::Status ended = Talk(*stage_, std::move(requests), open);
-    EXPECT_THAT(ended.ToString(), AllOf(HasSubstr("INVALID_ARGUMENT"), HasSubstr(part)));
-  };
-  expect({reset}, "the first message must be open", false);
-  v1::StageRequest backwards;
-  *backwards.mutable_open() = ToProto(Terms());
-  backwards.mutable_open()->set_last_layer(0);
-  expect({backwards}, "layers: 1 to 0", false);
-  backwards.mutable_open()->set_last_layer(2);
-  backwards.mutable_open()->set_front(std::string(513, 'f'));
-  expect({backwards}, "front: 513 bytes", false);
-  expect({more}, "op: 0 is none of");
-  expect({copy}, "slot: 99");
-  expect({load}, "mode");
-  // A payload that is cut short by another operation, too long, or of another size.
-  step.set_payload(std::string(100, 'x'));
-  expect({step, reset}, "payload: ended after 100 of 2048 bytes");
-  step.set_payload(std::string(3000, 'x'));
-  expect({step}, "payload: 3000 bytes after 0 of 2048");
-  step.set_payload_bytes(7);
-  expect({step}, "payload_bytes: 7, must be 2048");
-  step.set_payload_bytes(512 * 4);
-  step.set_payload(std::string(2048, '\0'));
-  expect({step}, "slot: 0 holds no state");
-  for (size_t i = 0; i < kSlots; ++i) step.mutable_step()->add_segments()->set_rows(1);
-  expect({step}, "segments: 4 for 3 slots");
-  step.mutable_step()->clear_segments();
-  step.mutable_step()->add_segments()->set_rows(4'000'000'000u);
-  expect({step}, "rows: 4000000000 of at most 1024");
-  step.mutable_step()->mutable_segments(0)->set_rows(1);
-  step.mutable_step()->mutable_segments(0)->set_logits_rows(4'000'000'000u);
-  expect({step}, "logits for 4000000000");
-  EXPECT_FALSE(stage_->service->Stats().open);
-}
-
 TEST_F(StageTest, DescribesItself) {
   ASSERT_TRUE(Opens(*pair_.link, Terms("front-a")));
   auto stub = v1::Stage::NewStub(stage_->endpoint().channel);
@@ -352,6 +276,9 @@ TEST_F(StageTest, DescribesItself) {
   EXPECT_EQ(info.last_layer(), 2u);
   EXPECT_EQ(info.front(), "front-a");
   EXPECT_EQ(info.slots(), kSlots);
+  EXPECT_EQ(info.instruction_class(), kernels::InstructionClass());
+  EXPECT_EQ(info.revision(), kStageRevision);
+  EXPECT_FALSE(info.samples());
 }
 
 }  // namespace

@@ -8,11 +8,13 @@
 #include <filesystem>
 #include <thread>
 
+#include "kernels/cuda/plugin.h"
 #include "lola/v1/memory.grpc.pb.h"
 #include "lola/v1/worker.grpc.pb.h"
 #include "services/memory/shard_service.h"
 #include "services/metrics/exporter.h"
 #include "services/rpc/server_runner.h"
+#include "services/worker/runner.h"
 #include "services/worker/worker_series.h"
 
 namespace lola::worker {
@@ -50,7 +52,7 @@ const ServedModel& Tiny() {
 struct Worker {
   Worker(const Shard& shard, const std::string& address) {
     WorkerOptions options;
-    options.threads = 1;
+    options.compute.threads = 1;
     options.engine.slots = 4;
     options.engine.checkpoint_tokens = 64;
     options.shards["shard-0"] = shard.channel;
@@ -323,6 +325,25 @@ TEST_F(WorkerServiceTest, BadCallsEndWithAReason) {
   EXPECT_FALSE(LoadServedModel("/nowhere/at/all", "float32").ok());
   WorkerOptions options;
   EXPECT_TRUE(absl::IsInvalidArgument(WorkerService::Create(options, Tiny()).status()));
+}
+
+TEST(MakeRunnerTest, WhatCannotComputeIsRefusedByName) {
+  const auto refusal = [](const ComputeOptions& compute) {
+    const auto made = MakeStages(compute, *Tiny().model);
+    WorkerOptions options;
+    options.compute = compute;
+    EXPECT_EQ(MakeRunner(options, Tiny()).status(), made.status());
+    return made.status();
+  };
+  EXPECT_TRUE(absl::IsInvalidArgument(refusal({.backend = "abacus"})));
+  EXPECT_TRUE(absl::IsInvalidArgument(refusal({.device = -1})));
+  EXPECT_TRUE(absl::IsInvalidArgument(refusal({.threads = 2000})));
+  EXPECT_TRUE(refusal({.backend = "cpu"}).ok());
+  EXPECT_TRUE(refusal({.backend = "auto"}).ok());
+  if (cuda::OpenCudaDevice({}).device != nullptr) return;
+  const absl::Status no_gpu = refusal({.backend = "cuda"});
+  EXPECT_TRUE(absl::IsUnavailable(no_gpu)) << no_gpu;
+  EXPECT_TRUE(std::string(no_gpu.message()).starts_with("backend: cuda: ")) << no_gpu;
 }
 
 TEST_F(WorkerServiceTest, AllSeriesExistFromTheStart) {

@@ -1,8 +1,13 @@
 // The engine over a device: streams live in device slots, leave and come back, and no token
 // changes.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <limits>
+
 #include "services/engine/device/device_runner.h"
+#include "tests/services/engine/device/forwarding_device.h"
 #include "tests/services/engine/runtime/engine_testing.h"
 
 namespace lola::engine {
@@ -78,6 +83,97 @@ TEST(DeviceEngine, ACrashLeavesNoTrace) {
   EXPECT_EQ(fresh.Inspect("s")->state_digest, report->state_digest);
 }
 
+// An uncorrectable ECC error, an Xid: the device says so at the next wait, and for ever.
+TEST(DeviceEngine, ADeviceThatIsLostGivesItsStreamsAwayAndNoTokenIsLost) {
+  auto store = std::make_shared<FakeStore>();
+  EngineOptions options = SmallOptions();
+  options.checkpoint_tokens = 16;
+  Worker broken(store, options, "broken", [](size_t rows) {
+    return *MakeDeviceRunner(TinyModel(),
+                             std::shared_ptr<cuda::Device>(
+                                 cuda::NewEmulatedDevice(kDeviceBytes, {.fault_at_launch = 900})),
+                             rows);
+  });
+  auto session = broken.Open("s");
+  broken.Append(session, 1, RandomText(kPrompt, 1), 0);
+  broken.Generate(session, 2, kGenerated, kPrompt);
+  const absl::Status error = session.client->WaitError();
+  EXPECT_TRUE(absl::IsUnavailable(error)) << error;
+  EXPECT_THAT(std::string(error.message()), testing::HasSubstr("GPU lost"));
+  EXPECT_TRUE(absl::IsUnavailable(broken.engine->health()));
+  EXPECT_TRUE(broken.Eventually([](const auto& now) {
+    return now.model_lost && now.model_losses == 1 && now.open_streams == 0;
+  }));
+  const std::vector<int32_t> delivered = session.client->ids(), logged = store->Tokens("s");
+  ASSERT_GE(logged.size(), kPrompt + delivered.size());
+  ASSERT_GT(delivered.size(), 0u) << "the fault came too early to show anything";
+  EXPECT_TRUE(std::equal(delivered.begin(), delivered.end(), logged.begin() + kPrompt));
+  Worker other(store, SmallOptions(), "other", EmulatedRunner);
+  RunTurn(other, "s");
+  EXPECT_EQ(store->Tokens("s"), Undisturbed());
+}
+
+// Spoils one row of logits.
+class SpoilingDevice : public ForwardingDevice {
+ public:
+  using ForwardingDevice::ForwardingDevice;
+  void Sample(const cuda::SampleParams& params, size_t rows) override {
+    if (steps_to_nan >= 0 && steps_to_nan-- == 0) {
+      const float nan = std::numeric_limits<float>::quiet_NaN();
+      Upload(cuda::Queue::kCompute, const_cast<float*>(params.logits) + 3, &nan, sizeof(nan));
+    }
+    ForwardingDevice::Sample(params, rows);
+  }
+  static inline std::atomic<int> steps_to_nan{-1};
+};
+
+TEST(DeviceEngine, NanLogitsAreRefusedCountedAndTheStreamStaysWhereItWas) {
+  auto store = std::make_shared<FakeStore>();
+  Worker worker(store, SmallOptions(), "worker", [](size_t rows) {
+    return *MakeDeviceRunner(
+        TinyModel(), std::make_shared<SpoilingDevice>(cuda::NewEmulatedDevice(kDeviceBytes)), rows);
+  });
+  SpoilingDevice::steps_to_nan = 20;
+  auto session = worker.Open("s");
+  worker.Append(session, 1, RandomText(kPrompt, 1), 0);
+  worker.Generate(session, 2, kGenerated, kPrompt);
+  const absl::Status error = session.client->WaitError();
+  EXPECT_TRUE(absl::IsInternal(error)) << error;
+  EXPECT_THAT(std::string(error.message()), testing::HasSubstr("logits: not finite"));
+  EXPECT_TRUE(worker.Eventually([](const auto& now) { return now.bad_logits == 1; }));
+  EXPECT_TRUE(worker.engine->health().ok());
+  // What is there is right, and the rest comes from the last good state.
+  EXPECT_LT(store->Tokens("s").size(), kPrompt + kGenerated);
+  RunTurn(worker, "s");
+  EXPECT_EQ(store->Tokens("s"), Undisturbed());
+  EXPECT_EQ(worker.engine->statistics().bad_logits, 1u);
+}
+
+TEST(DeviceEngine, RecordingsReplaysAndCachedPairsAreCounted) {
+  Worker worker(std::make_shared<FakeStore>(), SmallOptions(), "worker", EmulatedRunner);
+  RunTurn(worker, "s");
+  EXPECT_TRUE(worker.Eventually([](const auto& now) { return now.cached_pairs > 0; }));
+  const EngineStatistics now = worker.engine->statistics();
+  const uint64_t heads = TinyModel()->geometry().layers * TinyModel()->geometry().query_heads;
+  EXPECT_EQ(now.cache_capacity, heads * SmallSettings().cache_pairs);
+  EXPECT_LE(now.cached_pairs, now.cache_capacity);
+  EXPECT_GT(now.runner.recordings, 0u);
+  EXPECT_GT(now.runner.replays, now.runner.recordings);
+  EXPECT_EQ(now.runner.refused_recordings, 0u);
+}
+
+TEST(DeviceEngine, RefusedRecordingsAreCounted) {
+  Worker worker(std::make_shared<FakeStore>(), SmallOptions(), "worker", [](size_t rows) {
+    return *MakeDeviceRunner(TinyModel(),
+                             std::shared_ptr<cuda::Device>(cuda::NewEmulatedDevice(
+                                 kDeviceBytes, {.refuse_recordings = true})),
+                             rows);
+  });
+  RunTurn(worker, "s");
+  EXPECT_TRUE(worker.Eventually([](const auto& now) { return now.runner.refused_recordings > 0; }));
+  EXPECT_EQ(worker.engine->statistics().runner.replays, 0u);
+}
+
 TEST(DeviceEngine, ADeviceThatIsTooSmallIsRefusedWithNumbers) {
   EngineOptions options = SmallOptions();
   options.slots = 1000;
@@ -88,6 +184,16 @@ TEST(DeviceEngine, ADeviceThatIsTooSmallIsRefusedWithNumbers) {
       Engine::Create(options, *std::move(runner), MakeByteTokenizer(),
                      std::make_shared<FakeBackend>(std::make_shared<FakeStore>(), "worker-a"));
   EXPECT_TRUE(absl::IsResourceExhausted(engine.status())) << engine.status();
+  // Weights alone do not fit; a device on which they do says how many slots it has room for.
+  runner = MakeDeviceRunner(
+      TinyModel(), std::shared_ptr<cuda::Device>(cuda::NewEmulatedDevice(uint64_t{300} << 20)), 64);
+  options.slots = 100'000;
+  options.open_streams_max = options.slots;
+  const auto full =
+      Engine::Create(options, *std::move(runner), MakeByteTokenizer(),
+                     std::make_shared<FakeBackend>(std::make_shared<FakeStore>(), "worker-a"));
+  EXPECT_THAT(std::string(full.status().message()),
+              testing::ContainsRegex("slots: 100000 of [0-9]+ bytes each, room is for [1-9]"));
 }
 
 }  // namespace

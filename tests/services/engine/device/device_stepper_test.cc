@@ -22,7 +22,7 @@ TEST(DeviceStepperTest, StateIsAFunctionOfTokens) {
     World world(model, settings);
     std::vector<float> want;
     for (const int32_t& token : tokens) want = world.Feed(0, {&token, 1});
-    EXPECT_GT(world.stepper().replays(), 0u);
+    EXPECT_GT(world.stepper().counters().replays, 0u);
     size_t at = 0;
     std::vector<float> got;
     for (const size_t piece : RandomPieces(tokens.size(), 17)) {
@@ -40,7 +40,7 @@ TEST(DeviceStepperTest, StateIsAFunctionOfTokens) {
 
     World direct(model, settings, {.record_decode = false});
     for (const int32_t& token : tokens) got = direct.Feed(3, {&token, 1});
-    EXPECT_EQ(direct.stepper().replays(), 0u);
+    EXPECT_EQ(direct.stepper().counters().replays, 0u);
     EXPECT_EQ(want, got);
     EXPECT_EQ(world.Record(0), direct.Record(3));
   }
@@ -259,9 +259,9 @@ TEST(DeviceStepperTest, StepsThatCannotBeRecordedRunAsTheyAre) {
     EXPECT_EQ(recorded.Feed(0, {&token, 1}), refused.Feed(0, {&token, 1}));
   }
   EXPECT_EQ(recorded.Record(0), refused.Record(0));
-  EXPECT_GT(recorded.stepper().replays(), 0u);
-  EXPECT_EQ(refused.stepper().replays(), 0u);
-  EXPECT_EQ(refused.stepper().refused_recordings(), 1u);
+  EXPECT_GT(recorded.stepper().counters().replays, 0u);
+  EXPECT_EQ(refused.stepper().counters().replays, 0u);
+  EXPECT_EQ(refused.stepper().counters().refused_recordings, 1u);
 }
 
 TEST(DeviceArenaTest, ClearedIsWhatResetWrites) {

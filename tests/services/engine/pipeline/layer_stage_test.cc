@@ -1,6 +1,8 @@
 // What a stage refuses, and that it stands where it stood afterwards.
 #include "services/engine/pipeline/layer_stage.h"
 
+#include "services/engine/pipeline/host_stage.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -39,13 +41,21 @@ class LayerStageTest : public ::testing::Test {
               .slot_bytes = StageSlotBytes(*model_, {1, 3}, whole().stride_bytes()),
               .slots = 2,
               .rows_max = 32};
-    stage_ = *LayerStage::Create(model_, terms_, 1);
+    stage_ = *MakeHostStages(1)->Make(model_, terms_);
   }
   memory::StateLayout whole() const { return {model_->geometry(), model_->default_settings()}; }
   absl::Status Step(std::vector<StageSegment> segments, size_t rows, size_t wanted) {
     const std::vector<float> hidden(rows * 64, 0.25f);
     logits_.assign(wanted * 272, 0.0f);
     return stage_->Step(segments, hidden, logits_, &outcome_);
+  }
+
+  std::vector<std::byte> Sections(size_t slot) {
+    std::vector<std::byte> record(*stage_->RecordBytes(slot));
+    auto copy = stage_->Copy(slot, record);
+    EXPECT_TRUE(copy.ok() && (*copy)().ok());
+    record.erase(record.begin(), record.begin() + memory::kPageBytes);
+    return record;
   }
 
   std::shared_ptr<const Model> model_;
@@ -66,7 +76,7 @@ TEST_F(LayerStageTest, TermsThatDifferAreRefusedWithBothValues) {
   const auto refusal = [&](auto change) {
     StageTerms terms = terms_;
     change(terms);
-    const auto made = LayerStage::Create(model_, terms, 1);
+    const auto made = MakeHostStages(1)->Make(model_, terms);
     EXPECT_TRUE(absl::IsFailedPrecondition(made.status())) << made.status();
     return Text(made.status());
   };
@@ -93,7 +103,7 @@ TEST_F(LayerStageTest, NumbersThatMakeNoSenseAreRefused) {
            [](StageTerms& t) { t.slots = uint64_t{1} << 60; }}) {
     StageTerms terms = terms_;
     change(terms);
-    EXPECT_TRUE(absl::IsInvalidArgument(LayerStage::Create(model_, terms, 1).status()));
+    EXPECT_TRUE(absl::IsInvalidArgument(MakeHostStages(1)->Make(model_, terms).status()));
   }
 }
 
@@ -121,20 +131,25 @@ TEST_F(LayerStageTest, SectionsThatContradictThePositionAreRefused) {
   const memory::LolaSettings& settings = model_->default_settings();
   ASSERT_TRUE(stage_->Reset(0, settings).ok());
   for (uint64_t at = 0; at < 96; at += 32) ASSERT_TRUE(Step({{0, at, 32, 0, {}}}, 32, 0).ok());
-  const auto from = *stage_->Sections(0);
-  const std::vector<std::byte> sections(from.begin(), from.end());
+  const std::vector<std::byte> sections = Sections(0);
   const auto load = [&](uint64_t position, size_t bytes) {
-    const auto to = stage_->BeginLoad(1, settings, position, bytes);
-    if (!to.ok()) return to.status();
-    std::memcpy(to->data(), sections.data(), bytes);
+    absl::Status begun = stage_->BeginLoad(1, settings, position, bytes);
+    if (!begun.ok()) return begun;
+    std::memcpy(stage_->LoadSpace(1)->data(), sections.data(), bytes);
     return stage_->Loaded(1);
   };
+  EXPECT_TRUE(absl::IsInvalidArgument(stage_->Loaded(1)));  // nothing began
+  EXPECT_TRUE(absl::IsInvalidArgument(stage_->LoadSpace(7).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(load(96, sections.size() - 1)));
   EXPECT_TRUE(absl::IsDataLoss(load(64, sections.size())));
-  EXPECT_FALSE(stage_->Sections(1).ok());
+  EXPECT_FALSE(stage_->RecordBytes(1).ok());
   EXPECT_TRUE(load(96, sections.size()).ok());
   EXPECT_EQ(stage_->position(1), 96u);
-  EXPECT_TRUE(std::ranges::equal(*stage_->Sections(1), sections));
+  EXPECT_EQ(Sections(1), sections);
+  std::vector<uint64_t> cached(2);
+  ASSERT_TRUE(stage_->CountCached(std::vector<size_t>{0, 1}, cached).ok());
+  EXPECT_GT(cached[0], 0u);
+  EXPECT_EQ(cached[0], cached[1]);
   memory::LolaSettings larger = settings;
   larger.cache_pairs = 256;
   EXPECT_TRUE(absl::IsFailedPrecondition(stage_->Reset(1, larger)));

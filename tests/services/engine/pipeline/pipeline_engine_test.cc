@@ -142,6 +142,55 @@ TEST_F(PipelineEngine, AStageThatDiesAgainAndAgainChangesNothing) {
   EXPECT_TRUE(worker.engine->health().ok());
 }
 
+TEST_F(PipelineEngine, AStateThatLoadsDoesNotHoldUpOtherStreams) {
+  {
+    Worker before(store_, SmallOptions(), "before", Single);
+    auto session = before.Open("slow");
+    before.Append(session, 1, RandomText(kPrompt, 1), 0);
+    ASSERT_TRUE(session.client->WaitDone(1));
+    ASSERT_TRUE(before.Release("slow", "elsewhere").ok());
+  }
+  LocalStage& stage = *Cut().stages[1];
+  stage.hold_loads = true;
+  Worker worker(store_, SmallOptions(), "pipeline", InStages);
+  auto slow = worker.Attach({.stream_id = "slow"});
+  worker.Generate(slow, 2, kGenerated, kPrompt);
+  ASSERT_TRUE(worker.Eventually([&](const auto&) { return stage.loads_held() == 1; }));
+  // Its state is on the way for as long as this takes: another stream's whole turn.
+  RunTurn(worker, "quick");
+  EXPECT_EQ(store_->Tokens("quick"), Undisturbed().tokens);
+  EXPECT_FALSE(slow.client->is_done(2));
+  // One that gives up waiting leaves its slot alone until the load has ended.
+  worker.engine->Detach(slow.id);
+  ASSERT_TRUE(worker.Release("slow", "elsewhere").ok());
+  auto again = worker.Attach({.stream_id = "slow"});
+  worker.Generate(again, 2, kGenerated, kPrompt);
+  ASSERT_TRUE(worker.Eventually([&](const auto&) { return stage.loads_held() == 2; }));
+  stage.hold_loads = false;
+  stage.RunHeld();
+  ASSERT_TRUE(again.client->WaitDone(2));
+  EXPECT_EQ(store_->Tokens("slow"), Undisturbed().tokens);
+  EXPECT_EQ(worker.Inspect("slow")->state_digest, Undisturbed().digest);
+}
+
+TEST_F(PipelineEngine, CachedPairsAreThoseOfASingleWorker) {
+  const auto pairs = [this](Worker& worker, const std::string& stream) {
+    RunTurn(worker, stream);
+    uint64_t counted = 0, room = 0;
+    EXPECT_TRUE(worker.Eventually([&](const auto& now) {
+      counted = now.cached_pairs;
+      room = now.cache_capacity;
+      return counted > 0 && now.uncommitted_tokens == 0;
+    }));
+    return std::pair(counted, room);
+  };
+  Worker single(store_, SmallOptions(), "single", Single);
+  Worker pipeline(store_, SmallOptions(), "pipeline", InStages);
+  const auto expected = pairs(single, "a");
+  EXPECT_EQ(pairs(pipeline, "b"), expected);
+  EXPECT_GE(expected.second, expected.first);
+}
+
 TEST_F(PipelineEngine, AStageThatIsAwayIsNoticedAtRestAndWaitedFor) {
   Worker worker(store_, SmallOptions(), "pipeline", InStages);
   auto session = worker.Open("idle");

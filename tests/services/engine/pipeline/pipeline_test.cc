@@ -94,7 +94,7 @@ struct Progress {
     }
     const ResidentStates::Staging staging = place->states->Stage(slot, record.size());
     std::copy(record.begin(), record.end(), staging.bytes.begin());
-    ASSERT_TRUE(place->states->Adopt(slot, layout, staging).ok());
+    ASSERT_TRUE(BringAndAdopt(*place->states, slot, layout, staging).ok());
   }
 
   const memory::LolaSettings settings;

@@ -65,7 +65,10 @@ class BreakableRunner : public ModelRunner {
   const Model& model() const override { return inner_->model(); }
   size_t rows_max() const override { return inner_->rows_max(); }
   bool samples() const override { return inner_->samples(); }
-  std::string instruction_class() const override { return inner_->instruction_class(); }
+  std::string instruction_class() const override {
+    return pretends.empty() ? inner_->instruction_class() : pretends;
+  }
+  RunnerCounters counters() const override { return inner_->counters(); }
   absl::Status CheckSettings(const memory::LolaSettings& settings) const override {
     return inner_->CheckSettings(settings);
   }
@@ -92,6 +95,7 @@ class BreakableRunner : public ModelRunner {
     }
     return status;
   }
+  std::string pretends;  // to be of this instruction class; before the engine takes it
   std::atomic<int> nan_logits{0};
   std::atomic<int> steps_to_loss{-1};
   std::atomic<bool> lost{false};
@@ -234,9 +238,11 @@ struct Worker {
   }
 
   explicit Worker(std::shared_ptr<FakeStore> store, EngineOptions options = SmallOptions(),
-                  std::string name = "worker-a", RunnerMaker make_runner = CpuRunner) {
+                  std::string name = "worker-a", RunnerMaker make_runner = CpuRunner,
+                  std::string pretended_class = "") {
     auto made_runner = std::make_unique<BreakableRunner>(make_runner(options.step_rows));
     runner = made_runner.get();
+    runner->pretends = std::move(pretended_class);
     backend = std::make_shared<FakeBackend>(std::move(store), std::move(name));
     auto made = Engine::Create(options, std::move(made_runner), MakeByteTokenizer(), backend);
     EXPECT_TRUE(made.ok()) << made.status();

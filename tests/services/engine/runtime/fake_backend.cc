@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "memory/snapshot/verify.h"
@@ -47,7 +48,8 @@ absl::StatusOr<AcquiredStream> FakeStore::Acquire(const AcquireRequest& request,
   }
   record.owner = worker;
   ++record.owner_epoch;
-  return AcquiredStream{record, record.owner_epoch};
+  const std::string previous = std::exchange(record.instruction_class, request.instruction_class);
+  return AcquiredStream{record, record.owner_epoch, previous};
 }
 
 absl::Status FakeStore::Release(const std::string& id, uint64_t epoch) {
@@ -129,6 +131,7 @@ absl::StatusOr<SnapshotRecord> FakeStore::PutSnapshot(const PutSnapshotRequest& 
   snapshot.size_bytes = bytes.size();
   snapshot.name = request.name;
   snapshot.state_position = request.state_position;
+  snapshot.computed_by = request.computed_by;
   entry.blobs[snapshot.blob_id] = std::move(bytes);
   entry.record.snapshots.push_back(snapshot);
   // Retention: the newest two automatic ones and all named ones.
@@ -187,6 +190,13 @@ void FakeStore::Rewind(const std::string& id, uint64_t position) {
   entry.record.committed_position = position;
   entry.record.owner.clear();
   ++entry.record.owner_epoch;
+}
+
+void FakeStore::ForgetClasses(const std::string& id) {
+  std::lock_guard lock(mu_);
+  StreamRecord& record = streams_[id].record;
+  record.instruction_class.clear();
+  for (SnapshotRecord& snapshot : record.snapshots) snapshot.computed_by.clear();
 }
 
 void FakeStore::Trim(const std::string& id, uint64_t before) {

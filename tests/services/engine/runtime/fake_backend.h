@@ -44,6 +44,8 @@ class FakeStore {
   // As a rewind at the shard: forgets tokens and snapshots beyond `position`, epoch + 1, no owner.
   void Rewind(const std::string& id, uint64_t position);
   void Trim(const std::string& id, uint64_t before);
+  // As a record of a release that did not know who computed what.
+  void ForgetClasses(const std::string& id);
   uint64_t appends() const { return appends_; }
 
   std::atomic<bool> unavailable{false};
