@@ -3,7 +3,8 @@
 // Order (the determinism rule): every output element is one chain over i ascending, in float32 with
 // fused multiply-add (float32 weights), or over pairs (2i, 2i+1) ascending with the pair's two
 // products added as the instruction class defines, which on matrix tiles is 16 pairs at a time
-// (bfloat16 weights; inputs are rounded to bfloat16 first). Neither the number of rows nor the pool's threads nor the place of a row changes a bit.
+// (bfloat16 weights; inputs are rounded to bfloat16 first). Neither the number of rows nor the
+// pool's threads nor the place of a row changes a bit.
 //
 // int8 weights: W[o, i] = scale[o] * q[o, i], scale[o] = max over i |W[o, i]| / 127, q rounded to
 // nearest even. The input is quantised too, per row and group of 64 inputs g:

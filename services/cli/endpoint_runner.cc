@@ -132,9 +132,9 @@ absl::StatusOr<std::unique_ptr<EndpointRunner>> EndpointRunner::Create(
         absl::StrCat("--streams: ", flags.streams, ", must be 1 to 256"));
   }
   const std::string& mode = flags.settings.mode;
-  if (mode != "lola" && mode != "base" && mode != "softmax") {
+  if (mode != "model" && mode != "lola" && mode != "base" && mode != "softmax") {
     return absl::InvalidArgumentError(
-        absl::StrCat("--mode: \"", mode, "\", must be lola, base or softmax"));
+        absl::StrCat("--mode: \"", mode, "\", must be model, lola, base or softmax"));
   }
   auto runner = std::unique_ptr<EndpointRunner>(new EndpointRunner(connection, tokenizer, flags));
   if (runner->bos_) {

@@ -106,8 +106,8 @@ struct Standalone::Impl {
     for (uint32_t i = 0; i < options.workers; ++i) {
       worker::WorkerOptions own = options.worker;
       own.map = map;
-      if (own.threads == 0) {
-        own.threads =
+      if (own.compute.threads == 0) {
+        own.compute.threads =
             std::max(1, static_cast<int>(std::thread::hardware_concurrency() / options.workers));
       }
       for (uint32_t s = 0; s < options.shards; ++s) {

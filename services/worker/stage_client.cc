@@ -360,8 +360,10 @@ absl::StatusOr<StageLinkPair> ConnectStage(const StageEndpoint& endpoint, millis
     }
     const bool passes = absl::IsUnavailable(asked) || absl::IsDeadlineExceeded(asked);
     if (!passes || Clock::now() >= deadline) {
+      const bool doubt = passes && !endpoint.hint.empty();
       return absl::Status(asked.code(),
-                          absl::StrCat("stage ", endpoint.address, ": ", asked.message()));
+                          absl::StrCat("stage ", endpoint.address, ": ", asked.message(),
+                                       doubt ? " (" + endpoint.hint + ")" : ""));
     }
     news.Away(asked);
     std::this_thread::sleep_for(kPauseFirst);

@@ -21,6 +21,7 @@ namespace lola::worker {
 struct StageEndpoint {
   std::string address;
   std::shared_ptr<grpc::Channel> channel;
+  std::string hint;  // what may be wrong with our options when nobody answers; may be empty
 };
 
 // What a link counts.

@@ -128,7 +128,7 @@ class TlsTest(unittest.TestCase):
             there = list(stream.generate(40, ignore_eos=True))
             self.assertEqual(sum(len(token.ids) for token in there), 40)
             self.assertEqual(self.client.describe("cut").owner, front.address)
-            self.client.snapshot("cut", "over tls")  # sections come back from the stage
+            self.client.snapshot("cut", "over-tls")  # sections come back from the stage
         steps = re.search(r"^lola_stage_steps_total(?:{.*})? (\S+)", stage.metrics_text(), re.M)
         self.assertGreater(float(steps.group(1)), 0)
         pages = stage.metrics_text()

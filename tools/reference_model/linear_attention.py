@@ -143,7 +143,8 @@ def kept_pairs(maps: FeatureMaps, k_memory: torch.Tensor, v: torch.Tensor, chunk
         if redundancy:
             near = v.gather(2, index[..., None].expand(-1, -1, -1, dim))
             apart = torch.cdist(near, near)
-            score = score / (apart <= redundancy * near.norm(dim=-1)[..., None]).sum(-1).clamp_min(1)
+            close = apart <= redundancy * near.norm(dim=-1)[..., None]
+            score = score / close.sum(-1).clamp_min(1)
         index = index.gather(2, score.topk(pairs).indices)
         others = torch.ones_like(error).scatter(2, index, 0.0)
     wide = index[..., None].expand(-1, -1, -1, dim)

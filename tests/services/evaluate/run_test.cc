@@ -145,7 +145,8 @@ TEST(ResultsFile, AKilledRunLosesOnlyTheSampleItWasWriting) {
   const RunHeader header = Header(options, *task, *runner);
   const auto whole = *ResultsFile::Open("", header);
   ASSERT_TRUE(RunTask(*task, *runner, *whole, nullptr, {}).ok());
-  EXPECT_EQ(std::count(whole->Text().begin(), whole->Text().end(), '\n'), 1) << "one line";
+  const std::string text = whole->Text();
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << "one line";
 
   const std::string path = Fresh("killed.json"), journal = Fresh("killed.json.part");
   std::string file, lines;

@@ -5,6 +5,8 @@
 
 #include "services/engine/device/device_runner.h"
 #include "services/engine/device/device_stage.h"
+#include "services/engine/pipeline/host_stage.h"
+#include "services/engine/pipeline/pipeline_runner.h"
 #include "services/rpc/channel.h"
 #include "services/rpc/server_runner.h"
 #include "services/worker/stage_client.h"

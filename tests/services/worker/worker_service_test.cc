@@ -321,7 +321,7 @@ TEST_F(WorkerServiceTest, BadCallsEndWithAReason) {
   const grpc::Status status = session.call->Finish();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_NE(status.error_message().find("empty"), std::string::npos) << status.error_message();
-  EXPECT_TRUE(absl::IsInvalidArgument(LoadServedModel("random:tiny", "float8").status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(LoadServedModel("random:tiny", "float9").status()));
   EXPECT_FALSE(LoadServedModel("/nowhere/at/all", "float32").ok());
   WorkerOptions options;
   EXPECT_TRUE(absl::IsInvalidArgument(WorkerService::Create(options, Tiny()).status()));
