@@ -199,7 +199,8 @@ def show(run: Run, recent: list[dict], longest: int) -> None:
     print(f"step {run.step} length {longest} tokens {run.tokens / 1e6:.2f}M text "
           f"{mean('plain'):.3f} answers {mean('answer'):.3f} (longest {sum(full) / len(full):.3f}"
           f", through memory {sum(memory) / len(memory):.3f}) selection {mean('rare'):.3f} "
-          f"{run.tokens / run.seconds:.0f} tokens/s {run.seconds / 60:.1f} min | {detail}", flush=True)
+          f"{run.tokens / run.seconds:.0f} tokens/s {run.seconds / 60:.1f} min | {detail}",
+          flush=True)
 
 
 def train(run: Run) -> None:
