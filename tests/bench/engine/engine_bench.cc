@@ -134,12 +134,17 @@ class EngineBench {
     CheckBatchInvariance();
     const double budget_s = plan_.smoke ? 0 : 0.3;
     const double bandwidth = ReadLimitGbps(plan_.threads, budget_s) * 1e9;
-    const bool dot = model_.dtype() == kernels::Dtype::kBFloat16 && kernels::HasBf16Dot();
-    const double flops = (dot ? Bf16DotLimitGflops(plan_.threads, budget_s)
-                              : FmaLimitGflops(plan_.threads, budget_s)) *
+    const bool bf16 = model_.dtype() == kernels::Dtype::kBFloat16;
+    const bool tiles = bf16 && kernels::HasBf16Tiles(), dot = bf16 && kernels::HasBf16Dot();
+    const double flops = (tiles ? Bf16TileLimitGflops(plan_.threads, budget_s)
+                          : dot ? Bf16DotLimitGflops(plan_.threads, budget_s)
+                                : FmaLimitGflops(plan_.threads, budget_s)) *
                          1e9;
     std::printf("limits in this run: read %.1f GB/s, %s %.0f GFLOP/s\n\n", bandwidth / 1e9,
-                dot ? "bf16 dot" : "FMA", flops / 1e9);
+                tiles ? "bf16 tiles"
+                : dot ? "bf16 dot"
+                      : "FMA",
+                flops / 1e9);
     std::printf(
         "| position | batch | decode tokens/s | of (weights + states) / bandwidth |\n"
         "|---|---|---|---|\n");
