@@ -1,7 +1,7 @@
 """Training through LoLA's memory: attention of a teacher replaced, batch by batch, by windows,
 sparse caches and absorbed pairs, so that weights and feature maps learn to be read that way.
 
-Only this teaches what softmax cannot: that memory at one constant distance has no order.
+Only here does a model meet in training what it has in use: memory at one constant distance.
 """
 from __future__ import annotations
 

@@ -188,7 +188,6 @@ class DeviceStage : public LayerStage {
 
 absl::Status DeviceStage::Run(std::span<const StageSegment> segments, std::span<const float> hidden,
                               std::span<float> out, StageOutcome* outcome) {
-  const memory::ModelGeometry& g = model().geometry();
   segments_.clear();
   for (const StageSegment& part : segments) {
     if (part.logits_rows > 1) {
@@ -197,18 +196,10 @@ absl::Status DeviceStage::Run(std::span<const StageSegment> segments, std::span<
                        " rows are asked for, a stage on a GPU gives them for the last row only"));
     }
     DeviceSegment segment = MakeSegment(part);
-    const size_t values = size_t{part.rows} * g.hidden;
-    if (!model().has_first_layer()) {
-      segment.hidden_in = hidden.first(values);
-      hidden = hidden.subspan(values);
-    }
-    if (model().has_last_layer()) {
-      segment.logits = part.logits_rows > 0 ? out.data() : nullptr;
-      out = out.subspan(size_t{part.logits_rows} * g.vocab);
-    } else {
-      segment.hidden_out = out.first(values);
-      out = out.subspan(values);
-    }
+    const Rows rows = NextRows(part, hidden, out);
+    segment.hidden_in = rows.hidden_in;
+    segment.hidden_out = rows.hidden_out;
+    segment.logits = rows.logits;
     segments_.push_back(segment);
   }
   const absl::Status stepped = shared_->health.Seen(stepper_->Step(segments_, &outcome->stats));

@@ -77,25 +77,16 @@ class HostStage : public LayerStage {
 
 absl::Status HostStage::Run(std::span<const StageSegment> segments, std::span<const float> hidden,
                             std::span<float> out, StageOutcome* outcome) {
-  const memory::ModelGeometry& g = model().geometry();
   segments_.clear();
   stats_.assign(segments.size(), {});
   for (size_t i = 0; i < segments.size(); ++i) {
     const StageSegment& part = segments[i];
     Segment segment = MakeSegment(part);
     segment.stats = &stats_[i];
-    const size_t values = size_t{part.rows} * g.hidden;
-    if (!model().has_first_layer()) {
-      segment.hidden_in = hidden.first(values);
-      hidden = hidden.subspan(values);
-    }
-    if (model().has_last_layer()) {
-      segment.logits = part.logits_rows > 0 ? out.data() : nullptr;
-      out = out.subspan(size_t{part.logits_rows} * g.vocab);
-    } else {
-      segment.hidden_out = out.first(values);
-      out = out.subspan(values);
-    }
+    const Rows rows = NextRows(part, hidden, out);
+    segment.hidden_in = rows.hidden_in;
+    segment.hidden_out = rows.hidden_out;
+    segment.logits = rows.logits;
     segments_.push_back(segment);
   }
   if (absl::Status stepped = model().Step(segments_, workspace_, pool_); !stepped.ok()) {

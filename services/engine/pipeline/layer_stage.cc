@@ -149,6 +149,25 @@ std::shared_ptr<std::byte[]> LayerStage::AllocateHost(size_t bytes) {
   return {data, [](std::byte* p) { std::free(p); }};
 }
 
+LayerStage::Rows LayerStage::NextRows(const StageSegment& segment, std::span<const float>& hidden,
+                                      std::span<float>& out) const {
+  const memory::ModelGeometry& g = model_->geometry();
+  const size_t values = size_t{segment.rows} * g.hidden;
+  Rows rows;
+  if (!model_->has_first_layer()) {
+    rows.hidden_in = hidden.first(values);
+    hidden = hidden.subspan(values);
+  }
+  if (model_->has_last_layer()) {
+    rows.logits = segment.logits_rows > 0 ? out.data() : nullptr;
+    out = out.subspan(size_t{segment.logits_rows} * g.vocab);
+  } else {
+    rows.hidden_out = out.first(values);
+    out = out.subspan(values);
+  }
+  return rows;
+}
+
 size_t LayerStage::OutputFloats(std::span<const StageSegment> segments) const {
   const memory::ModelGeometry& g = model_->geometry();
   size_t floats = 0;

@@ -93,6 +93,16 @@ class LayerStage {
   const Slot& slot(size_t index) const { return slots_[index]; }
   const std::shared_ptr<const Model>& shared_model() const { return model_; }
 
+  // A segment's rows of the residual stream and its logits, as Segment has them.
+  struct Rows {
+    std::span<const float> hidden_in;
+    std::span<float> hidden_out;
+    float* logits = nullptr;
+  };
+  // Cuts those of the next segment off the fronts of what Step was given.
+  Rows NextRows(const StageSegment& segment, std::span<const float>& hidden,
+                std::span<float>& out) const;
+
   // What a record of these layers must be to be one: header, counters, positions.
   absl::Status CheckRecord(size_t slot, std::span<std::byte> record) const;
 

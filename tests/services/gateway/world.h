@@ -4,8 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -36,6 +38,12 @@ class GatewayWorld : public ::testing::Test {
     options.outage_max = std::chrono::milliseconds(1500);
     options.health_every = std::chrono::milliseconds(50);
     gateway_ = *GatewayService::Create(options);
+    // Moves and failovers need to know both.
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (gateway_->Stats().workers_healthy < 2 && std::chrono::steady_clock::now() < end) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    EXPECT_EQ(gateway_->Stats().workers_healthy, 2u);
     gateway_server_ = *rpc::Server::StartInProcess(gateway_->services());
     inference_ = v1::Inference::NewStub(gateway_server_->InProcessChannel());
     cluster_ = v1::Cluster::NewStub(gateway_server_->InProcessChannel());
