@@ -66,7 +66,8 @@ struct CombineParams {
   Shape shape;
   Sections sections;  // of the partial results
   uint32_t layer;
-  uint32_t spans;  // the partial results are of spans, not of sections
+  uint32_t first_row;  // of the step
+  uint32_t spans;      // the partial results are of spans, not of sections
 };
 
 // Bounds of the events of one step.

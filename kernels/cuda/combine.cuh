@@ -1,6 +1,5 @@
 // Merges the partial results of a row into its attention output: sections into spans, if they are
-// not spans yet, and spans into one; see kernels/attend/attend.h for the
-// formula.
+// not spans yet, and spans into one; see kernels/attend/attend.h for the formula.
 #ifndef LOLA_KERNELS_CUDA_COMBINE_CUH_
 #define LOLA_KERNELS_CUDA_COMBINE_CUH_
 
@@ -59,10 +58,10 @@ struct PairTotals {
   }
 };
 
-// Grid: rows of the wave, query heads. One thread per dimension (rounded up to a warp).
+// Grid: rows, query heads. One thread per dimension (rounded up to a warp).
 template <typename Out>
-LOLA_KERNEL CombineKernel(CombineParams p, const uint32_t* row_index, Out* out) {
-  const uint32_t d = p.shape.head_dim, head = BlockY(), row = row_index[BlockX()];
+LOLA_KERNEL CombineKernel(CombineParams p, Out* out) {
+  const uint32_t d = p.shape.head_dim, head = BlockY(), row = p.first_row + BlockX();
   const SegmentEntry segment = p.segments[p.rows[row].segment];
   const Mix mix = MixOf(p, segment, head);
   const uint32_t cache = p.sections.cache, pairs = cache + p.sections.window;

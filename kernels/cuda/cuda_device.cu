@@ -10,7 +10,7 @@
 #include "kernels/cuda/plugin.h"
 
 #define LOLA_LAUNCH(kernel, grid, threads, shared_bytes, ...) \
-  kernel<<<grid, threads, shared_bytes, this->compute()>>>(__VA_ARGS__)
+  kernel<<<grid, threads, shared_bytes, this->stream()>>>(__VA_ARGS__)
 
 #include "kernels/cuda/launches.h"
 
@@ -26,8 +26,9 @@ class CudaBase : public Device {
     cudaDeviceSynchronize();  // whatever it says: nothing below may be freed under running work
     marks_.clear();
     for (auto& [id, graph] : graphs_) cudaGraphExecDestroy(graph);
-    if (queues_[0] != nullptr) cudaStreamDestroy(queues_[0]);
-    if (queues_[1] != nullptr) cudaStreamDestroy(queues_[1]);
+    for (cudaStream_t queue : queues_) {
+      if (queue != nullptr) cudaStreamDestroy(queue);
+    }
   }
 
   // Empty = fine.
@@ -90,7 +91,8 @@ class CudaBase : public Device {
   bool BeginRecording() override {
     if (!Ready()) return false;
     recording_broken_ = false;
-    if (cudaStreamBeginCapture(compute(), cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
+    LOLA_CHECK(on_ == Queue::kCompute);
+    if (cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
       cudaGetLastError();
       return false;
     }
@@ -99,7 +101,7 @@ class CudaBase : public Device {
   }
   GraphId EndRecording() override;
   void Replay(GraphId graph) override {
-    if (Ready()) Check(cudaGraphLaunch(graphs_.at(graph), compute()), "replay");
+    if (Ready()) Check(cudaGraphLaunch(graphs_.at(graph), Stream(Queue::kCompute)), "replay");
   }
   void Forget(GraphId graph) override {
     const auto found = graphs_.find(graph);
@@ -108,9 +110,14 @@ class CudaBase : public Device {
     graphs_.erase(found);
   }
 
+  void RunOn(Queue queue) override {
+    LOLA_CHECK(queue != Queue::kCopy && !Recording());
+    on_ = queue;
+  }
   void Gemm(const GemmCall& call) override {
+    LOLA_CHECK(on_ == Queue::kCompute);
     if (call.rows == 0 || !Ready()) return;
-    const std::string failed = gemm_.Run(call, compute());
+    const std::string failed = gemm_.Run(call, stream());
     if (!failed.empty()) Fail(failed);
   }
 
@@ -119,13 +126,14 @@ class CudaBase : public Device {
     return !failed_.load(std::memory_order_acquire);
   }
   void Launched() { Check(cudaGetLastError(), "launch"); }
-  cudaStream_t compute() const { return queues_[0]; }
+  // Where operations go.
+  cudaStream_t stream() const { return Stream(on_); }
 
  private:
   // CUDA's current device belongs to a host thread, and the thread that steps is not the one that
   // opened. Costs nothing when it is current already.
   void MakeCurrent() const { cudaSetDevice(index_); }
-  cudaStream_t Stream(Queue queue) const { return queues_[queue == Queue::kCompute ? 0 : 1]; }
+  cudaStream_t Stream(Queue queue) const { return queues_[size_t(queue)]; }
   bool Recording() const { return recorder_.load() == std::this_thread::get_id(); }
   // What the recording thread enqueues does not run, so nothing is wrong with the device: the
   // recording is. Other threads wait for real work meanwhile.
@@ -159,7 +167,8 @@ class CudaBase : public Device {
 
   int index_ = 0;
   DeviceInfo info_;
-  cudaStream_t queues_[2] = {nullptr, nullptr};
+  cudaStream_t queues_[kQueues] = {};
+  Queue on_ = Queue::kCompute;
   CudaGemm gemm_;
   std::map<GraphId, cudaGraphExec_t> graphs_;
   GraphId last_graph_ = 0;
@@ -186,8 +195,13 @@ std::string CudaBase::Open(const DeviceOptions& options) {
   cudaDeviceProp properties;
   if (status == cudaSuccess) status = cudaSetDevice(options.index);
   if (status == cudaSuccess) status = cudaGetDeviceProperties(&properties, options.index);
-  if (status == cudaSuccess) status = cudaStreamCreateWithFlags(&queues_[0], cudaStreamNonBlocking);
-  if (status == cudaSuccess) status = cudaStreamCreateWithFlags(&queues_[1], cudaStreamNonBlocking);
+  int low = 0, high = 0;  // higher priorities are smaller numbers
+  if (status == cudaSuccess) status = cudaDeviceGetStreamPriorityRange(&low, &high);
+  for (const Queue queue : {Queue::kCompute, Queue::kScan, Queue::kCopy}) {
+    if (status != cudaSuccess) break;
+    status = cudaStreamCreateWithPriority(&queues_[size_t(queue)], cudaStreamNonBlocking,
+                                          queue == Queue::kScan ? high : low);
+  }
   if (status != cudaSuccess) {
     return "device " + std::to_string(options.index) + ": " + cudaGetErrorString(status);
   }
@@ -257,7 +271,7 @@ GraphId CudaBase::EndRecording() {
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t ready = nullptr;
   // Always ended, or the queue would stay in capture.
-  cudaError_t status = cudaStreamEndCapture(compute(), &graph);
+  cudaError_t status = cudaStreamEndCapture(stream(), &graph);
   if (status == cudaSuccess && !recording_broken_) status = cudaGraphInstantiate(&ready, graph, 0);
   if (graph != nullptr) cudaGraphDestroy(graph);
   if (ready == nullptr) {

@@ -1,4 +1,4 @@
-// One accelerator as the engine sees it: memory, two queues, and the operations of a step. The real
+// One accelerator as the engine sees it: memory, queues, and the operations of a step. The real
 // one runs on CUDA and is loaded as a plug-in (plugin.h); the emulated one runs the same kernels on
 // the CPU, slowly, for tests.
 //
@@ -31,7 +31,12 @@ struct DeviceInfo {
 };
 
 // Work in one queue runs in order; the queues run beside each other.
-enum class Queue : uint8_t { kCompute, kCopy };
+enum class Queue : uint8_t {
+  kCompute,
+  kScan,  // goes before kCompute where both have work: chains of small kernels
+  kCopy,
+};
+inline constexpr size_t kQueues = 3;
 
 // Type of weights and of the activations that meet them; activations of int8 weights are float32.
 enum class MatrixType : uint8_t { kFloat32, kBFloat16, kInt8, kFloat8 };
@@ -112,7 +117,10 @@ class Device {
   virtual void Replay(GraphId graph) = 0;
   virtual void Forget(GraphId graph) = 0;  // 0 is allowed
 
-  // Operations, all on the compute queue.
+  // Which queue the operations below go to from here on; kCompute at first. REQUIRES: kCompute or
+  // kScan, and kCompute while recording.
+  virtual void RunOn(Queue queue) = 0;
+  // REQUIRES: on kCompute, as there is one working memory for all products.
   virtual void Gemm(const GemmCall& call) = 0;
   // `scales`: of the table's rows, int8 and float8 only.
   virtual void Embed(const Row* rows, size_t count, const void* table, const float* scales,
@@ -126,8 +134,7 @@ class Device {
   virtual void Attend(const AttendParams& params, size_t tiles, bool single) = 0;
   // Adds to the received attention of pairs, after Combine; for streams whose score is `attention`.
   virtual void Masses(const AttendParams& params, size_t tiles, bool single) = 0;
-  virtual void Combine(const CombineParams& params, const uint32_t* row_index, size_t rows,
-                       MatrixType type, void* out) = 0;
+  virtual void Combine(const CombineParams& params, size_t rows, MatrixType type, void* out) = 0;
   // A whole chunk event: score, discount, select, absorb, move, clear.
   virtual void RunEvents(const EventParams& params, size_t events) = 0;
   virtual void Sample(const SampleParams& params, size_t rows) = 0;
@@ -137,8 +144,10 @@ class Device {
 struct EmulatedFaults {
   uint64_t fault_at_launch = 0;    // this launch (from 1) breaks the device for good; 0 = never
   bool refuse_recordings = false;  // every recording fails
+  uint64_t queue_seed = 1;         // how queues take turns; emulation/queues.h
 };
-// Runs the kernels on the CPU; gemms are plain loops in one order. For tests.
+// Runs the kernels on the CPU, late and in any order that waits allow; gemms are plain loops in one
+// order. For tests.
 Device* NewEmulatedDevice(uint64_t memory_bytes, const EmulatedFaults& faults = {});
 
 // Limits of the kernels.

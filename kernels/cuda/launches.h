@@ -155,15 +155,14 @@ class KernelLaunches : public Base {
     }
   }
 
-  void Combine(const CombineParams& p, const uint32_t* row_index, size_t rows, MatrixType type,
-               void* out) override {
+  void Combine(const CombineParams& p, size_t rows, MatrixType type, void* out) override {
     if (!Start(rows)) return;
     const unsigned threads = (p.shape.head_dim + kWarpThreads - 1) / kWarpThreads * kWarpThreads;
     if (type == MatrixType::kFloat32) {
-      LOLA_LAUNCH(CombineKernel<float>, Grid(rows, p.shape.query_heads), threads, 0, p, row_index,
+      LOLA_LAUNCH(CombineKernel<float>, Grid(rows, p.shape.query_heads), threads, 0, p,
                   static_cast<float*>(out));
     } else {
-      LOLA_LAUNCH(CombineKernel<Bf16>, Grid(rows, p.shape.query_heads), threads, 0, p, row_index,
+      LOLA_LAUNCH(CombineKernel<Bf16>, Grid(rows, p.shape.query_heads), threads, 0, p,
                   static_cast<Bf16*>(out));
     }
     this->Launched();

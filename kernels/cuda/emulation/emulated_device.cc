@@ -1,12 +1,14 @@
-// A device without hardware: kernels run on fibers, queues are immediate.
+// A device without hardware: kernels run on fibers, queues as emulation/queues.h says.
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "kernels/cuda/emulation/grid.h"
+#include "kernels/cuda/emulation/queues.h"
 
 #define LOLA_LAUNCH(kernel, grid, threads, shared_bytes, ...)                      \
   this->Enqueue([=, this] {                                                        \
@@ -23,12 +25,14 @@ class EmulatedBase : public Device {
   using GridSize = emulation::Dim3;
 
   EmulatedBase(uint64_t memory_bytes, const EmulatedFaults& faults)
-      : memory_bytes_(memory_bytes), faults_(faults) {}
+      : memory_bytes_(memory_bytes), faults_(faults), queues_(faults.queue_seed) {}
   ~EmulatedBase() override {
+    queues_.Finish();
     for (const auto& [data, bytes] : blocks_) std::free(data);
   }
 
   DeviceInfo info() const override {
+    std::lock_guard lock(mu_);
     DeviceInfo info;
     info.name = info.backend = "emulation";
     info.memory_bytes = memory_bytes_;
@@ -36,10 +40,14 @@ class EmulatedBase : public Device {
     info.processors = 1;
     return info;
   }
-  std::string error() const override { return error_; }
+  std::string error() const override {
+    std::lock_guard lock(mu_);
+    return error_;
+  }
 
   void* Allocate(size_t bytes) override {
-    if (!Ready() || used_ + bytes > memory_bytes_) return nullptr;
+    std::lock_guard lock(mu_);
+    if (!error_.empty() || used_ + bytes > memory_bytes_) return nullptr;
     void* data = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
     if (data == nullptr) return nullptr;
     std::memset(data, 0xCD, bytes);  // device memory starts out as anything
@@ -48,9 +56,11 @@ class EmulatedBase : public Device {
     return data;
   }
   void Free(void* data) override {
-    const auto found = blocks_.find(data);
     if (data == nullptr) return;
+    std::lock_guard lock(mu_);
+    const auto found = blocks_.find(data);
     LOLA_CHECK(found != blocks_.end()) << "freed twice, or never allocated";
+    queues_.Finish();  // as CUDA does
     used_ -= found->second;
     blocks_.erase(found);
     std::free(data);
@@ -58,28 +68,50 @@ class EmulatedBase : public Device {
   void* AllocatePinned(size_t bytes) override {
     return std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
   }
-  void FreePinned(void* data) override { std::free(data); }
-
-  void Upload(Queue, void* to, const void* from, size_t bytes) override {
-    if (Ready() && bytes > 0) std::memcpy(to, from, bytes);
-  }
-  void Download(Queue, void* to, const void* from, size_t bytes) override {
-    if (Ready() && bytes > 0) std::memcpy(to, from, bytes);
-  }
-  void CopyWithin(Queue, void* to, const void* from, size_t bytes) override {
-    if (Ready() && bytes > 0) std::memcpy(to, from, bytes);
-  }
-  void Zero(Queue, void* data, size_t bytes) override {
-    if (Ready() && bytes > 0) std::memset(data, 0, bytes);
+  void FreePinned(void* data) override {
+    std::lock_guard lock(mu_);
+    queues_.Finish();  // as CUDA does
+    std::free(data);
   }
 
-  Mark Record(Queue) override { return ++marks_; }
-  void WaitFor(Queue, Mark mark) override { LOLA_CHECK_LE(mark, marks_); }
-  bool Done(Mark) override { return true; }
-  void WaitOnHost(Mark) override {}
+  void Upload(Queue queue, void* to, const void* from, size_t bytes) override {
+    Move(
+        queue, [=] { std::memcpy(to, from, bytes); }, bytes);
+  }
+  void Download(Queue queue, void* to, const void* from, size_t bytes) override {
+    Move(
+        queue, [=] { std::memcpy(to, from, bytes); }, bytes);
+  }
+  void CopyWithin(Queue queue, void* to, const void* from, size_t bytes) override {
+    Move(
+        queue, [=] { std::memcpy(to, from, bytes); }, bytes);
+  }
+  void Zero(Queue queue, void* data, size_t bytes) override {
+    Move(
+        queue, [=] { std::memset(data, 0, bytes); }, bytes);
+  }
+
+  Mark Record(Queue queue) override {
+    std::lock_guard lock(mu_);
+    return queues_.Record(queue);
+  }
+  void WaitFor(Queue queue, Mark mark) override {
+    std::lock_guard lock(mu_);
+    queues_.WaitFor(queue, mark);
+  }
+  // Time passes by the asking.
+  bool Done(Mark mark) override {
+    std::lock_guard lock(mu_);
+    queues_.Advance();
+    return queues_.Done(mark);
+  }
+  void WaitOnHost(Mark mark) override {
+    std::lock_guard lock(mu_);
+    while (!queues_.Done(mark)) queues_.Advance();
+  }
 
   bool BeginRecording() override {
-    LOLA_CHECK(!recording_);
+    LOLA_CHECK(!recording_ && on_ == Queue::kCompute);
     if (!Ready()) return false;
     recording_ = true;
     recorded_.clear();
@@ -93,31 +125,43 @@ class EmulatedBase : public Device {
     return last_graph_;
   }
   void Replay(GraphId graph) override {
-    for (const auto& work : graphs_.at(graph)) Run(work);
+    for (const auto& work : graphs_.at(graph)) Enqueue(work);
   }
   void Forget(GraphId graph) override { graphs_.erase(graph); }
 
+  void RunOn(Queue queue) override {
+    LOLA_CHECK(!recording_ && queue != Queue::kCopy);
+    on_ = queue;
+  }
   void Gemm(const GemmCall& call) override {
+    LOLA_CHECK(on_ == Queue::kCompute);
     Enqueue([call] {
       for (size_t row = 0; row < call.rows; ++row) MultiplyRow(call, row);
     });
   }
 
-  bool Ready() const { return error_.empty(); }
+  bool Ready() const { return error().empty(); }
   void Launched() {}
 
  protected:
   void Enqueue(std::function<void()> work) {
-    if (recording_) {
-      recorded_.push_back(std::move(work));
-    } else {
-      Run(work);
-    }
+    if (recording_) return recorded_.push_back(std::move(work));
+    std::lock_guard lock(mu_);
+    queues_.Push(on_, [this, work = std::move(work)] { Run(work); });
   }
 
  private:
+  void Move(Queue queue, std::function<void()> work, size_t bytes) {
+    if (bytes == 0) return;
+    LOLA_CHECK(!recording_);
+    std::lock_guard lock(mu_);
+    queues_.Push(queue, [this, work = std::move(work)] {
+      if (error_.empty()) work();
+    });
+  }
+  // By whoever makes the queues advance, holding mu_.
   void Run(const std::function<void()>& work) {
-    if (!Ready()) return;
+    if (!error_.empty()) return;
     if (++launches_ == faults_.fault_at_launch) {
       error_ = "emulation: launch " + std::to_string(launches_) + " faulted";
       return;
@@ -141,11 +185,13 @@ class EmulatedBase : public Device {
 
   const uint64_t memory_bytes_;
   const EmulatedFaults faults_;
-  uint64_t launches_ = 0;
-  std::string error_;
-  uint64_t used_ = 0;
-  std::map<void*, size_t> blocks_;
-  Mark marks_ = 0;
+  mutable std::mutex mu_;
+  emulation::Queues queues_;        // guarded by mu_
+  uint64_t launches_ = 0;           // guarded by mu_
+  std::string error_;               // guarded by mu_
+  uint64_t used_ = 0;               // guarded by mu_
+  std::map<void*, size_t> blocks_;  // guarded by mu_
+  Queue on_ = Queue::kCompute;
   bool recording_ = false;
   std::vector<std::function<void()>> recorded_;
   std::map<GraphId, std::vector<std::function<void()>>> graphs_;

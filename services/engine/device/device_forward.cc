@@ -58,100 +58,150 @@ void DeviceStepper::AttendWave(uint32_t layer, const Wave& wave) {
                     .shape = shape_,
                     .sections = parts,
                     .layer = layer,
+                    .first_row = wave.first_row,
                     .spans = step_.single ? 0u : 1u},
-                   b_->wave_rows.device + wave.first_row, wave.rows, weights_.activations,
-                   b_->attended.data());
+                   wave.rows, weights_.activations, b_->attended.data());
   if (!masses_) return;
   attend.sections = sections_;
   device_->Masses(attend, wave.tiles, step_.single);
 }
 
-void DeviceStepper::Layer(uint32_t layer, size_t rows) {
+// Norm, q k v, rotated queries and their features.
+void DeviceStepper::BeforeMemory(uint32_t layer, size_t first_row, size_t rows) {
   const DeviceWeights::Layer& w = weights_.layers[layer];
-  const size_t q_width = size_t{shape_.query_heads} * shape_.head_dim;
-  const size_t kv_width = size_t{shape_.kv_heads} * shape_.head_dim;
-  cuda::NormCall norm{.x = b_->x.data(),
-                      .weight = w.input_norm.data(),
-                      .epsilon = model_->config().rms_epsilon,
-                      .hidden = shape_.hidden,
-                      .rows = rows,
-                      .type = weights_.activations,
-                      .out = b_->normed.data()};
-  device_->Norm(norm);
-  Multiply(w.qkv, b_->normed.data(), rows, q_width + 2 * kv_width, shape_.hidden, b_->qkv.data(),
-           false);
-  const size_t maps = size_t{shape_.query_heads} * shape_.head_dim * (shape_.feature_dim / 2);
-  device_->Queries({.rows = b_->rows.device,
+  const size_t heads = shape_.query_heads, d = shape_.head_dim, half = d / 2;
+  const size_t width = (heads + 2 * size_t{shape_.kv_heads}) * d;
+  float* qkv = b_->qkv.data() + first_row * width;
+  device_->Norm({.x = b_->x.data() + first_row * shape_.hidden,
+                 .weight = w.input_norm.data(),
+                 .epsilon = model_->config().rms_epsilon,
+                 .hidden = shape_.hidden,
+                 .rows = rows,
+                 .type = weights_.activations,
+                 .out = b_->normed.data()});
+  Multiply(w.qkv, b_->normed.data(), rows, width, shape_.hidden, qkv, false);
+  const size_t map = heads * d * (shape_.feature_dim / 2);
+  device_->Queries({.rows = b_->rows.device + first_row,
                     .segments = b_->segments.device,
-                    .qkv = b_->qkv.data(),
-                    .absolute_cos = b_->cos.device,
-                    .absolute_sin = b_->sin.device,
-                    .map_q = weights_.map_q.data() + layer * maps,
-                    .queries = b_->queries.data(),
-                    .features = b_->features.data(),
+                    .qkv = qkv,
+                    .absolute_cos = b_->cos.device + first_row * half,
+                    .absolute_sin = b_->sin.device + first_row * half,
+                    .map_q = weights_.map_q.data() + layer * map,
+                    .queries = b_->queries.data() + first_row * heads * variants_ * d,
+                    .features = b_->features.data() + first_row * heads * shape_.feature_dim,
                     .shape = shape_,
                     .variants = variants_},
                    rows);
-  if (step_.waves.size() == 1) {
-    // Padding included: a recorded step has as many tiles as rows.
-    Wave all = step_.waves[0];
-    if (step_.single) all.tiles = all.rows = uint32_t(rows);
-    AttendWave(layer, all);
-  } else {
-    const uint32_t events = uint32_t(step_.events.size());
-    for (const Wave& wave : step_.waves) {
-      AttendWave(layer, wave);
-      RunEvents(layer * events + wave.first_event, wave.events);
-    }
+}
+
+// Everything that depends on the order of chunks: wave after wave.
+void DeviceStepper::Memory(uint32_t layer, std::span<const Wave> waves, bool events) {
+  const uint32_t of_layer = layer * uint32_t(step_.events.size());
+  for (const Wave& wave : waves) {
+    AttendWave(layer, wave);
+    if (events) RunEvents(of_layer + wave.first_event, wave.events);
   }
-  Multiply(w.o, b_->attended.data(), rows, shape_.hidden, q_width, b_->x.data(), true);
-  norm.weight = w.post_norm.data();
-  device_->Norm(norm);
+}
+
+// Output projection, norm, SwiGLU.
+void DeviceStepper::AfterMemory(uint32_t layer, size_t first_row, size_t rows) {
+  const DeviceWeights::Layer& w = weights_.layers[layer];
+  const size_t width = size_t{shape_.query_heads} * shape_.head_dim;
+  const std::byte* attended =
+      b_->attended.data() + first_row * width * cuda::MatrixBytes(weights_.activations);
+  float* x = b_->x.data() + first_row * shape_.hidden;
+  Multiply(w.o, attended, rows, shape_.hidden, width, x, true);
+  device_->Norm({.x = x,
+                 .weight = w.post_norm.data(),
+                 .epsilon = model_->config().rms_epsilon,
+                 .hidden = shape_.hidden,
+                 .rows = rows,
+                 .type = weights_.activations,
+                 .out = b_->normed.data()});
   Multiply(w.gate_up, b_->normed.data(), rows, 2 * size_t{shape_.ffn}, shape_.hidden,
            b_->gate_up.data(), false);
   device_->Swiglu(b_->gate_up.data(), rows, shape_.ffn, weights_.activations, b_->inner.data());
-  Multiply(w.down, b_->inner.data(), rows, shape_.hidden, shape_.ffn, b_->x.data(), true);
+  Multiply(w.down, b_->inner.data(), rows, shape_.hidden, shape_.ffn, x, true);
 }
 
+// All layers, on the compute queue. Chunk events of a step of one wave come later, for all layers
+// at once.
 void DeviceStepper::Forward(size_t rows) {
-  if (model_->has_first_layer()) {  // else the rows were uploaded before
-    const DeviceWeights::Matrix& table = weights_.table();
-    device_->Embed(b_->rows.device, rows, table.values.data(), table.scales.data(), table.type,
-                   shape_.hidden, b_->x.data());
+  std::vector<Wave> waves = step_.waves;
+  // Padding included: a recorded step has as many tiles as rows.
+  if (waves.size() == 1 && step_.single) waves[0].tiles = waves[0].rows = uint32_t(rows);
+  for (uint32_t layer = 0; layer < shape_.layers; ++layer) {
+    BeforeMemory(layer, 0, rows);
+    Memory(layer, waves, waves.size() > 1);
+    AfterMemory(layer, 0, rows);
   }
-  for (uint32_t layer = 0; layer < shape_.layers; ++layer) Layer(layer, rows);
+}
+
+// The same in lanes. Products follow each other on the compute queue, lane after lane; waves on the
+// scan queue, in the order that states need: while one lane's waves run, the other's rows are
+// multiplied. Lanes have their own rows of everything that both queues touch.
+void DeviceStepper::ForwardLanes(std::span<const Lane> lanes) {
+  std::vector<cuda::Mark> scanned(lanes.size());
+  const auto finish = [&](uint32_t layer, size_t lane) {
+    device_->WaitFor(Queue::kCompute, scanned[lane]);
+    AfterMemory(layer, lanes[lane].first_row, lanes[lane].rows);
+  };
+  for (uint32_t layer = 0; layer < shape_.layers; ++layer) {
+    for (size_t i = 0; i < lanes.size(); ++i) {
+      if (layer > 0) finish(layer - 1, i);
+      BeforeMemory(layer, lanes[i].first_row, lanes[i].rows);
+      device_->WaitFor(Queue::kScan, device_->Record(Queue::kCompute));
+      device_->RunOn(Queue::kScan);
+      Memory(layer, std::span(step_.waves).subspan(lanes[i].first_wave, lanes[i].waves), true);
+      scanned[i] = device_->Record(Queue::kScan);
+      device_->RunOn(Queue::kCompute);
+    }
+  }
+  for (size_t i = 0; i < lanes.size(); ++i) finish(shape_.layers - 1, i);
 }
 
 // Decode steps are recorded once per number of rows, rounded up to a power of two. The first step
 // of a kind runs launch by launch: it loads kernels and picks products, which a recording may not
 // do.
 void DeviceStepper::RunForward() {
-  const size_t rows = step_.rows.size();
-  size_t padded = 1;
-  while (padded < rows) padded *= 2;
-  if (!options_.record_decode || !step_.single || step_.waves.size() != 1 ||
-      padded > options_.rows_max) {
-    return Forward(rows);
+  if (model_->has_first_layer()) {  // else the rows were uploaded before
+    const DeviceWeights::Matrix& table = weights_.table();
+    device_->Embed(b_->rows.device, padded_, table.values.data(), table.scales.data(), table.type,
+                   shape_.hidden, b_->x.data());
   }
-  const GraphKey key{padded,    sections_.cache, sections_.window, sections_.linear,
+  const std::vector<Lane> lanes = step_.Lanes(options_.lane_rows_min);
+  if (lanes.size() > 1) return ForwardLanes(lanes);
+  if (!Recordable()) return Forward(padded_);
+  const GraphKey key{padded_,   sections_.cache, sections_.window, sections_.linear,
                      variants_, masses_,         grouped_};
   const auto [graph, first] = graphs_.emplace(key, Recorded{});
   Recorded& recorded = graph->second;
-  if (first || recorded.refused) return Forward(rows);
+  if (first || recorded.refused) return Forward(padded_);
   if (recorded.id == 0) {
     if (device_->BeginRecording()) {
-      Forward(padded);
+      Forward(padded_);
       recorded.id = device_->EndRecording();
     }
     recorded.refused = recorded.id == 0;
     if (recorded.refused) {
       ++counters_.refused_recordings;
-      return Forward(rows);
+      return Forward(padded_);
     }
     ++counters_.recordings;
   }
   ++counters_.replays;
   device_->Replay(recorded.id);
+}
+
+// The events of a step of one wave: nothing in the step sees what they do, so they run beside the
+// head. Gives their end.
+cuda::Mark DeviceStepper::RunEventsBeside() {
+  if (step_.waves.size() > 1 || step_.events.empty()) return 0;
+  device_->WaitFor(Queue::kScan, device_->Record(Queue::kCompute));
+  device_->RunOn(Queue::kScan);
+  RunEvents(0, uint32_t(step_.events.size()) * shape_.layers);
+  device_->RunOn(Queue::kCompute);
+  return device_->Record(Queue::kScan);
 }
 
 // `count` entries of the event table from `first` on, as many at a time as the working memory

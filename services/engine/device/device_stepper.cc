@@ -2,7 +2,7 @@
 #include "services/engine/device/device_stepper.h"
 
 #include <algorithm>
-#include <cstring>
+#include <bit>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
@@ -98,7 +98,7 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
   sections_ = spans_ = {};
   variants_ = 1;
   sizes_ = {};
-  masses_ = false;
+  masses_ = absolute_ = false;
   grouped_ = true;
   for (DeviceSegment& segment : segments) {
     LOLA_CHECK(segment.layout != nullptr);
@@ -120,6 +120,8 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
     variants_ = std::max(variants_, (*plan)->variants);
     grouped_ =
         grouped_ && settings.mode == memory::Mode::kLola && segment.layout->cache_heads() > 1;
+    absolute_ = absolute_ || settings.mode == memory::Mode::kSoftmax ||
+                settings.memory_positions == memory::MemoryPositions::kRotary;
     if (settings.mode != memory::Mode::kLola) continue;
     sizes_.pairs_max = std::max(sizes_.pairs_max, (*plan)->pairs_max);
     sizes_.drops_max = std::max(sizes_.drops_max, (*plan)->drops_max);
@@ -139,46 +141,50 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
   return absl::OkStatus();
 }
 
-// Angles of absolute positions, in float64 on the host: 10^9 is as exact as 0.
-void DeviceStepper::FillRotations() {
+// Decode steps: one row a stream, every stream in one piece.
+bool DeviceStepper::Recordable() const {
+  return options_.record_decode && step_.single && step_.waves.size() == 1 &&
+         std::bit_ceil(step_.rows.size()) <= options_.rows_max;
+}
+
+// Tokens and angles of every row. Angles of absolute positions are taken in float64 on the host:
+// 10^9 is as exact as 0.
+void DeviceStepper::FillPieces() {
   const size_t half = shape_.head_dim / 2;
-  size_t row = 0;
-  for (size_t i = 0; i < active_.size(); ++i) {
-    const memory::LolaSettings& settings = *parts_[i].settings;
-    const bool absolute = settings.mode == memory::Mode::kSoftmax ||
-                          settings.memory_positions == memory::MemoryPositions::kRotary;
-    if (absolute) {
-      kernels::FillRotationRows(model_->rope_frequencies(), parts_[i].position, parts_[i].rows,
-                                b_->cos.host + row * half, b_->sin.host + row * half);
+  for (const Piece& piece : step_.pieces) {
+    const StepPart& part = parts_[piece.part];
+    const std::span<const int32_t> tokens = active_[piece.part]->tokens;
+    for (uint32_t r = 0; r < piece.rows && !tokens.empty(); ++r) {
+      b_->rows.host[piece.first_row + r].token = tokens[piece.offset + r];
     }
-    row += parts_[i].rows;
+    if (!absolute_) continue;
+    kernels::FillRotationRows(model_->rope_frequencies(), part.position + piece.offset, piece.rows,
+                              b_->cos.host + piece.first_row * half,
+                              b_->sin.host + piece.first_row * half);
   }
 }
 
 // Rows beyond the real ones are padding: token 0 at position 0 of the spare record.
-void DeviceStepper::FillTables() {
-  const size_t rows = step_.rows.size(), r = options_.rows_max;
-  std::copy(step_.rows.begin(), step_.rows.end(), b_->rows.host);
-  std::copy(step_.tiles.begin(), step_.tiles.end(), b_->tiles.host);
-  std::copy(step_.wave_rows.begin(), step_.wave_rows.end(), b_->wave_rows.host);
-  size_t row = 0;
-  for (size_t i = 0; i < active_.size(); ++i) {
-    for (size_t t = 0; t < active_[i]->tokens.size(); ++t) {
-      b_->rows.host[row + t].token = active_[i]->tokens[t];
-    }
-    row += parts_[i].rows;
-    b_->segments.host[i] = {arena_->record(active_[i]->slot), active_plans_[i]->plan};
-  }
+void DeviceStepper::FillPadding() {
+  const size_t r = options_.rows_max, half = shape_.head_dim / 2;
   b_->segments.host[r] = {arena_->spare(), active_plans_[0]->plan};
-  const size_t half = shape_.head_dim / 2;
-  for (size_t i = rows; step_.single && i < r; ++i) {
+  for (size_t i = step_.rows.size(); i < padded_; ++i) {
     b_->rows.host[i] = {0, 0, uint32_t(r)};
     b_->tiles.host[i] = {0, uint32_t(r), uint32_t(i), 1};
-    b_->wave_rows.host[i] = uint32_t(i);
+    if (!absolute_) continue;
     std::fill_n(b_->cos.host + i * half, half, 1.0f);
     std::fill_n(b_->sin.host + i * half, half, 0.0f);
   }
-  FillRotations();
+}
+
+void DeviceStepper::FillTables() {
+  std::copy(step_.rows.begin(), step_.rows.end(), b_->rows.host);
+  std::copy(step_.tiles.begin(), step_.tiles.end(), b_->tiles.host);
+  for (size_t i = 0; i < active_.size(); ++i) {
+    b_->segments.host[i] = {arena_->record(active_[i]->slot), active_plans_[i]->plan};
+  }
+  FillPieces();
+  FillPadding();
   size_t at = 0;
   for (uint32_t layer = 0; layer < shape_.layers; ++layer) {
     for (cuda::Event event : step_.events) {
@@ -189,6 +195,22 @@ void DeviceStepper::FillTables() {
   FillHeads();
 }
 
+// The small tables as they are, of the large ones what the step has filled.
+void DeviceStepper::UploadTables() {
+  const auto upload = [this](void* to, const void* from, size_t bytes) {
+    device_->Upload(Queue::kCompute, to, from, bytes);
+  };
+  upload(b_->in.device(), b_->in.host(), b_->in.bytes());
+  const size_t angles = padded_ * (shape_.head_dim / 2) * sizeof(float);
+  if (absolute_) {
+    upload(b_->cos.device, b_->cos.host, angles);
+    upload(b_->sin.device, b_->sin.host, angles);
+  }
+  upload(b_->events.device, b_->events.host,
+         step_.events.size() * shape_.layers * sizeof(cuda::Event));
+  upload(b_->recent.data(), b_->recent_host.data(), b_->recent_host.size() * sizeof(int32_t));
+}
+
 size_t DeviceStepper::RowsOf(const DeviceSegment& segment) const {
   return model_->has_first_layer() ? segment.tokens.size()
                                    : segment.hidden_in.size() / shape_.hidden;
@@ -196,27 +218,26 @@ size_t DeviceStepper::RowsOf(const DeviceSegment& segment) const {
 
 // Rows that come from the stage before. Padding rows are zeros: their numbers stay finite.
 void DeviceStepper::UploadHidden() {
+  const size_t hidden = shape_.hidden;
   float* host = reinterpret_cast<float*>(b_->hidden.data());
-  float* at = host;
-  for (const DeviceSegment* segment : active_) {
-    at = std::copy(segment->hidden_in.begin(), segment->hidden_in.end(), at);
+  for (const Piece& piece : step_.pieces) {
+    const float* from = active_[piece.part]->hidden_in.data() + piece.offset * hidden;
+    std::copy_n(from, piece.rows * hidden, host + piece.first_row * hidden);
   }
-  const size_t floats = size_t(at - host);
+  const size_t floats = step_.rows.size() * hidden;
   device_->Upload(Queue::kCompute, b_->x.data(), host, floats * sizeof(float));
-  if (!step_.single) return;
-  const size_t all = options_.rows_max * shape_.hidden;
-  device_->Zero(Queue::kCompute, b_->x.data() + floats, (all - floats) * sizeof(float));
+  device_->Zero(Queue::kCompute, b_->x.data() + floats,
+                (padded_ - step_.rows.size()) * hidden * sizeof(float));
 }
 
 // Which rows go through the head, and how their tokens are chosen.
 void DeviceStepper::FillHeads() {
-  std::vector<size_t> last_row(active_.size());
-  size_t row = 0;
-  for (size_t i = 0; i < active_.size(); ++i) last_row[i] = (row += parts_[i].rows) - 1;
+  std::vector<uint32_t> last_row(active_.size());
+  for (const Piece& piece : step_.pieces) last_row[piece.part] = piece.first_row + piece.rows - 1;
   b_->recent_host.clear();
   for (size_t n = 0; n < heads_.size(); ++n) {
     const DeviceSegment& segment = *active_[heads_[n]];
-    b_->picks.host[n] = uint32_t(last_row[heads_[n]]);
+    b_->picks.host[n] = last_row[heads_[n]];
     cuda::SampleRow& sample = b_->samples.host[n];
     sample = {0, 1, 1, 0, uint32_t(b_->recent_host.size()), 0, 0};
     if (segment.sampling == nullptr) continue;
@@ -252,27 +273,23 @@ absl::Status DeviceStepper::Step(std::span<DeviceSegment> segments, memory::Memo
   if (!admitted.ok()) return admitted;
   if (active_.empty()) return absl::OkStatus();
   step_.Build(parts_);
+  padded_ = Recordable() ? std::bit_ceil(step_.rows.size()) : step_.rows.size();
   FillTables();
   if (b_->recent.size() < b_->recent_host.size()) {
     absl::Status status = b_->recent.Allocate(device_, 2 * b_->recent_host.size(), "recent tokens");
     if (!status.ok()) return status;
   }
-  device_->Upload(Queue::kCompute, b_->in.device(), b_->in.host(), b_->in.bytes());
-  if (!b_->recent_host.empty()) {
-    device_->Upload(Queue::kCompute, b_->recent.data(), b_->recent_host.data(),
-                    b_->recent_host.size() * sizeof(int32_t));
-  }
+  UploadTables();
   if (!model_->has_first_layer()) UploadHidden();
   device_->Zero(Queue::kCompute, b_->out.device(), b_->out.bytes());
   RunForward();
+  const cuda::Mark events = RunEventsBeside();
   Heads();
-  if (step_.waves.size() == 1) {
-    RunEvents(0, uint32_t(step_.events.size()) * shape_.layers);
-  }
   if (!model_->has_last_layer()) {
     device_->Download(Queue::kCompute, b_->hidden.data(), b_->x.data(),
                       step_.rows.size() * shape_.hidden * sizeof(float));
   }
+  device_->WaitFor(Queue::kCompute, events);
   device_->Download(Queue::kCompute, b_->out.host(), b_->out.device(), b_->out.bytes());
   device_->WaitOnHost(device_->Record(Queue::kCompute));
   if (const std::string error = device_->error(); !error.empty()) {
@@ -289,10 +306,13 @@ void DeviceStepper::Collect(memory::MemoryStats* stats) {
       active_[i]->status = absl::InternalError("layer memory: numbers that are not finite");
     }
   }
-  const float* hidden = reinterpret_cast<const float*>(b_->hidden.data());
-  for (DeviceSegment* segment : active_) {
-    std::copy_n(hidden, segment->hidden_out.size(), segment->hidden_out.begin());
-    hidden += segment->hidden_out.size();
+  const size_t hidden = shape_.hidden;
+  const float* rows = reinterpret_cast<const float*>(b_->hidden.data());
+  for (const Piece& piece : step_.pieces) {
+    const std::span<float> to = active_[piece.part]->hidden_out;
+    if (to.empty()) continue;
+    std::copy_n(rows + piece.first_row * hidden, piece.rows * hidden,
+                to.begin() + piece.offset * hidden);
   }
   for (size_t n = 0; n < heads_.size(); ++n) {
     DeviceSegment& segment = *active_[heads_[n]];

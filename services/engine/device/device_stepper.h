@@ -1,8 +1,10 @@
 // Advances streams on a device: the same step as Model::Step, with the states in a DeviceArena.
 //
-// A step costs the host one upload of tables, one download of results, and one wait. Decode steps
+// A step costs the host an upload of tables, one download of results, and one wait. Decode steps
 // (one row a stream) are recorded once per number of rows, rounded up, and replayed: streams join
-// and leave without a new recording. Not thread-safe.
+// and leave without a new recording. Long prefills go in two lanes (step_plan.h): what is done
+// chunk after chunk runs on the scan queue, beside the matrix products of the other lane. Chunk
+// events that no later row of the step sees run there too, beside the head. Not thread-safe.
 //
 // A model that holds a range of the layers takes or gives rows of the residual stream, as in
 // Model::Step; the layouts of its segments are those of its layers (CutLayout). Cutting a model
@@ -57,11 +59,12 @@ struct DeviceSegment {
 struct StepperOptions {
   size_t rows_max = 256;
   size_t logits_rows_max = 256;  // streams that sample or want logits in one step
-  size_t event_work_bytes = size_t{256}
-                            << 20;  // bounds how many chunk events run at once; grows to one
+  // Bounds how many chunk events run at once; grows to one.
+  size_t event_work_bytes = size_t{256} << 20;
+  size_t lane_rows_min = 512;  // rows of a step that goes in two lanes
   bool record_decode = true;
-  bool hidden_rows =
-      false;  // set by Create: rows come or go, because the model is a range of layers
+  // Set by Create: rows come or go, because the model is a range of layers.
+  bool hidden_rows = false;
 };
 
 class DeviceStepper {
@@ -110,16 +113,23 @@ class DeviceStepper {
   void ForgetGraphs();
   absl::Status Admit(std::span<DeviceSegment> segments);
   void FillTables();
-  void FillRotations();
+  void FillPieces();
+  void FillPadding();
   size_t RowsOf(const DeviceSegment& segment) const;
   void FillHeads();
+  void UploadTables();
   void UploadHidden();
+  bool Recordable() const;
   void Forward(size_t rows);
-  void Layer(uint32_t layer, size_t rows);
+  void ForwardLanes(std::span<const Lane> lanes);
+  void BeforeMemory(uint32_t layer, size_t first_row, size_t rows);
+  void Memory(uint32_t layer, std::span<const Wave> waves, bool events);
+  void AfterMemory(uint32_t layer, size_t first_row, size_t rows);
   void AttendWave(uint32_t layer, const Wave& wave);
   void Multiply(const DeviceWeights::Matrix& weights, const void* input, size_t rows, size_t out,
                 size_t in, float* output, bool accumulate);
   void RunForward();
+  cuda::Mark RunEventsBeside();
   void RunEvents(uint32_t first, uint32_t count);
   void Heads();
   void Collect(memory::MemoryStats* stats);
@@ -140,10 +150,12 @@ class DeviceStepper {
   std::vector<const DevicePlan*> active_plans_;
   std::vector<StepPart> parts_;
   StepPlan step_;
+  size_t padded_ = 0;                    // rows of the step, with padding
   cuda::Sections sections_{}, spans_{};  // of attention, over all streams
   uint32_t variants_ = 1;
-  bool grouped_ = false;  // all streams share their caches in groups
-  bool masses_ = false;   // some stream's score is the attention its pairs receive
+  bool grouped_ = false;   // all streams share their caches in groups
+  bool masses_ = false;    // some stream's score is the attention its pairs receive
+  bool absolute_ = false;  // some stream rotates by absolute positions
   cuda::EventSizes sizes_{};
   std::vector<uint32_t> heads_;  // active segments that want logits or a token
 };

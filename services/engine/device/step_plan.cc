@@ -19,55 +19,57 @@ bool EventAfter(const LolaSettings& settings, uint64_t end) {
          end >= uint64_t{settings.window} + settings.chunk;
 }
 
-struct Cursor {
-  uint64_t position;
-  uint32_t row;
-  uint32_t left;
-};
-
 uint32_t DivideUp(uint32_t n, uint32_t by) { return (n + by - 1) / by; }
 
 }  // namespace
 
 void StepPlan::Build(std::span<const StepPart> parts) {
   rows.clear();
+  pieces.clear();
   tiles.clear();
-  wave_rows.clear();
   events.clear();
   waves.clear();
   single = true;
-  std::vector<Cursor> cursors;
-  for (uint32_t i = 0; i < parts.size(); ++i) {
-    cursors.push_back({parts[i].position, uint32_t(rows.size()), parts[i].rows});
-    for (uint32_t r = 0; r < parts[i].rows; ++r) rows.push_back({parts[i].position + r, 0, i});
-  }
-  while (wave_rows.size() < rows.size()) {
+  std::vector<uint32_t> done(parts.size(), 0);
+  for (bool more = true; more;) {
+    more = false;
     Wave wave{.first_tile = uint32_t(tiles.size()),
-              .first_row = uint32_t(wave_rows.size()),
+              .first_row = uint32_t(rows.size()),
               .first_event = uint32_t(events.size())};
     for (uint32_t i = 0; i < parts.size(); ++i) {
-      Cursor& at = cursors[i];
-      if (at.left == 0) continue;
+      if (done[i] == parts[i].rows) continue;
       const LolaSettings& settings = *parts[i].settings;
-      const uint32_t piece = PieceRows(settings, at.position, at.left);
-      for (uint32_t r = 0; r < piece; r += cuda::kTileRows) {
-        const uint32_t n = std::min(cuda::kTileRows, piece - r);
-        tiles.push_back({at.position + r, i, at.row + r, n});
+      const uint64_t position = parts[i].position + done[i];
+      const Piece piece{i, done[i], uint32_t(rows.size()),
+                        PieceRows(settings, position, parts[i].rows - done[i])};
+      pieces.push_back(piece);
+      for (uint32_t r = 0; r < piece.rows; r += cuda::kTileRows) {
+        const uint32_t n = std::min(cuda::kTileRows, piece.rows - r);
+        tiles.push_back({position + r, i, piece.first_row + r, n});
         single = single && n == 1;
       }
-      for (uint32_t r = 0; r < piece; ++r) wave_rows.push_back(at.row + r);
-      at.position += piece;
-      at.row += piece;
-      at.left -= piece;
-      if (EventAfter(settings, at.position)) {
-        events.push_back({at.position - settings.window - settings.chunk, i, 0});
+      for (uint32_t r = 0; r < piece.rows; ++r) rows.push_back({position + r, 0, i});
+      const uint64_t end = position + piece.rows;
+      if (EventAfter(settings, end)) {
+        events.push_back({end - settings.window - settings.chunk, i, 0});
       }
+      done[i] += piece.rows;
+      more = more || done[i] < parts[i].rows;
     }
     wave.tiles = uint32_t(tiles.size()) - wave.first_tile;
-    wave.rows = uint32_t(wave_rows.size()) - wave.first_row;
+    wave.rows = uint32_t(rows.size()) - wave.first_row;
     wave.events = uint32_t(events.size()) - wave.first_event;
     waves.push_back(wave);
   }
+}
+
+std::vector<Lane> StepPlan::Lanes(size_t rows_min) const {
+  const uint32_t all = uint32_t(rows.size()), count = uint32_t(waves.size());
+  if (count < 2 || all < rows_min) return {{0, count, 0, all}};
+  uint32_t second = 1;  // first wave of the second lane
+  while (second + 1 < count && waves[second].first_row < all / 2) ++second;
+  const uint32_t row = waves[second].first_row;
+  return {{0, second, 0, row}, {second, count - second, row, all - row}};
 }
 
 cuda::Sections SectionsOf(const LolaSettings& settings, const memory::ModelGeometry& geometry,

@@ -13,12 +13,11 @@ absl::Status DeviceStepper::Buffers::Allocate(cuda::Device* device, const cuda::
   const size_t at_rows = in.Reserve(r * sizeof(cuda::Row));
   const size_t at_segments = in.Reserve((r + 1) * sizeof(cuda::SegmentEntry));
   const size_t at_tiles = in.Reserve(r * sizeof(cuda::Tile));
-  const size_t at_wave_rows = in.Reserve(r * sizeof(uint32_t));
   const size_t at_picks = in.Reserve(r * sizeof(uint32_t));
   const size_t at_samples = in.Reserve(r * sizeof(cuda::SampleRow));
-  const size_t at_cos = in.Reserve(r * half * sizeof(float));
-  const size_t at_sin = in.Reserve(r * half * sizeof(float));
-  const size_t at_events = in.Reserve(r * shape.layers * sizeof(cuda::Event));
+  const size_t at_cos = large.Reserve(r * half * sizeof(float));
+  const size_t at_sin = large.Reserve(r * half * sizeof(float));
+  const size_t at_events = large.Reserve(r * shape.layers * sizeof(cuda::Event));
   const size_t at_counters = out.Reserve(sizeof(cuda::StepCounters));
   const size_t at_broken = out.Reserve((r + 1) * sizeof(uint32_t));
   const size_t at_sampled = out.Reserve(r * sizeof(cuda::SampledRow));
@@ -30,6 +29,7 @@ absl::Status DeviceStepper::Buffers::Allocate(cuda::Device* device, const cuda::
   const auto array = [&](auto& to, size_t count, const char* what) {
     then([&] { return to.Allocate(device, count, what); });
   };
+  then([&] { return large.Allocate(device, "step tables"); });
   then([&] { return out.Allocate(device, "step results"); });
   if (options.hidden_rows) {
     then([&] {
@@ -56,12 +56,11 @@ absl::Status DeviceStepper::Buffers::Allocate(cuda::Device* device, const cuda::
   rows = in.At<cuda::Row>(at_rows);
   segments = in.At<cuda::SegmentEntry>(at_segments);
   tiles = in.At<cuda::Tile>(at_tiles);
-  wave_rows = in.At<uint32_t>(at_wave_rows);
   picks = in.At<uint32_t>(at_picks);
   samples = in.At<cuda::SampleRow>(at_samples);
-  cos = in.At<float>(at_cos);
-  sin = in.At<float>(at_sin);
-  events = in.At<cuda::Event>(at_events);
+  cos = large.At<float>(at_cos);
+  sin = large.At<float>(at_sin);
+  events = large.At<cuda::Event>(at_events);
   counters = out.At<cuda::StepCounters>(at_counters);
   broken = out.At<uint32_t>(at_broken);
   sampled = out.At<cuda::SampledRow>(at_sampled);

@@ -53,17 +53,18 @@ struct DeviceStepper::Buffers {
   absl::StatusOr<bool> Grow(cuda::Device* device, const cuda::Shape& shape, size_t rows_max,
                             const cuda::Sections& sections, uint32_t variants);
 
-  // Host -> device.
+  // Host -> device, whole.
   TableBlock in;
   TableBlock::Table<cuda::Row> rows;               // [rows_max]
   TableBlock::Table<cuda::SegmentEntry> segments;  // [rows_max + 1]; the last one is for padding
   TableBlock::Table<cuda::Tile> tiles;             // [rows_max]
-  TableBlock::Table<uint32_t> wave_rows;           // [rows_max]
   TableBlock::Table<uint32_t> picks;               // [rows_max] rows whose logits are wanted
   TableBlock::Table<cuda::SampleRow> samples;      // [rows_max]
-  TableBlock::Table<float> cos, sin;               // [rows_max, d / 2]
-  TableBlock::Table<cuda::Event> events;           // [rows_max * layers]
-  DeviceArray<int32_t> recent;                     // grown
+  // Host -> device, as far as a step fills them.
+  TableBlock large;
+  TableBlock::Table<float> cos, sin;      // [rows_max, d / 2]
+  TableBlock::Table<cuda::Event> events;  // [rows_max * layers]
+  DeviceArray<int32_t> recent;            // grown
   std::vector<int32_t> recent_host;
 
   // Device -> host.

@@ -49,7 +49,6 @@ class LayerOps {
     rows_ = Uploaded(device, step.rows);
     tiles_ = Uploaded(device, step.tiles);
     segments_ = Uploaded(device, segments);
-    index_ = Uploaded(device, step.wave_rows);
     const size_t n = streams.count, heads = step.rows.size() * g.query_heads;
     single_ = step.single;
     tile_count_ = uint32_t(step.tiles.size());
@@ -104,8 +103,9 @@ class LayerOps {
                       .shape = shape_,
                       .sections = parts_,
                       .layer = 0,
+                      .first_row = 0,
                       .spans = single_ ? 0u : 1u},
-                     index_.data(), row_count_, cuda::MatrixType::kBFloat16, out_.data());
+                     row_count_, cuda::MatrixType::kBFloat16, out_.data());
   }
 
   void Events(size_t streams) {
@@ -134,7 +134,7 @@ class LayerOps {
   DeviceArray<cuda::Row> rows_;
   DeviceArray<cuda::Tile> tiles_;
   DeviceArray<cuda::SegmentEntry> segments_;
-  DeviceArray<uint32_t> index_, broken_;
+  DeviceArray<uint32_t> broken_;
   DeviceArray<cuda::Event> events_;
   DeviceArray<float> queries_, features_, gate_, map_, partials_, shares_;
   DeviceArray<unsigned char> out_, work_;

@@ -204,6 +204,7 @@ TEST(Int8Products, AreTheCpusToTheBit) {
                     .out = out,
                     .in = in,
                     .accumulate = accumulate});
+      device->WaitOnHost(device->Record(Queue::kCompute));
       EXPECT_EQ(got, want) << rows << " x " << out << " x " << in;
     }
   }
@@ -242,6 +243,7 @@ struct Float8Case {
                   .out = out,
                   .in = in,
                   .accumulate = accumulate});
+    device->WaitOnHost(device->Record(Queue::kCompute));
     return got;
   }
 

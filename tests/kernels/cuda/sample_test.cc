@@ -29,6 +29,7 @@ std::vector<SampledRow> Draw(const std::vector<float>& logits, SampleRow how,
                   .out = out.data(),
                   .vocab = uint32_t(logits.size())},
                  out.size());
+  device->WaitOnHost(device->Record(Queue::kCompute));
   return out;
 }
 

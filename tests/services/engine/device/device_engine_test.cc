@@ -119,7 +119,7 @@ class SpoilingDevice : public ForwardingDevice {
   using ForwardingDevice::ForwardingDevice;
   void Sample(const cuda::SampleParams& params, size_t rows) override {
     if (steps_to_nan >= 0 && steps_to_nan-- == 0) {
-      const float nan = std::numeric_limits<float>::quiet_NaN();
+      static const float nan = std::numeric_limits<float>::quiet_NaN();  // read when it runs
       Upload(cuda::Queue::kCompute, const_cast<float*>(params.logits) + 3, &nan, sizeof(nan));
     }
     ForwardingDevice::Sample(params, rows);

@@ -82,6 +82,43 @@ TEST(DeviceStepperTest, SpansAreFoldedAlike) {
   EXPECT_EQ(world.Record(0), world.Record(1));
 }
 
+// However the queues take turns: lanes, events beside the head and copies of states on their way
+// out while the next step runs see what they should.
+TEST(DeviceStepperTest, QueuesMayTakeTurnsInAnyOrder) {
+  const auto model = TinyModel();
+  const LolaSettings settings = SettingsOf("bfloat16");
+  const std::vector<int32_t> tokens = RandomTokens(140, model->geometry().vocab, 13);
+  std::vector<std::byte> want[2];
+  std::vector<float> logits;
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    World world(model, settings, {}, {.queue_seed = seed});
+    world.Feed(0, std::span(tokens).first(64));
+    world.Feed(1, std::span(tokens).first(48));
+    std::vector<std::byte> between(world.layout().stride_bytes());
+    auto copy = world.arena().CopyOut(0, between);
+    ASSERT_TRUE(copy.ok()) << copy.status();
+    std::vector<float> got(model->geometry().vocab), other(model->geometry().vocab);
+    for (size_t at = 0; at < 40; at += 20) {
+      DeviceSegment segments[] = {
+          world.Segment(0, std::span(tokens).subspan(64 + at, 20), got.data()),
+          world.Segment(1, std::span(tokens).subspan(48 + at, 20), other.data())};
+      ASSERT_TRUE(world.stepper().Step(segments, nullptr).ok());
+    }
+    for (size_t i = 104; i < 140; ++i) got = world.Feed(0, {&tokens[i], 1});
+    ASSERT_TRUE(copy->Wait().ok());
+    if (seed == 1) {
+      logits = got;
+      want[0] = between;
+      want[1] = world.Record(0);
+      World plain(model, settings, {.record_decode = false});
+      for (const int32_t& token : tokens) got = plain.Feed(0, {&token, 1});
+    }
+    EXPECT_EQ(got, logits) << seed;
+    EXPECT_EQ(between, want[0]) << seed;
+    EXPECT_EQ(world.Record(0), want[1]) << seed;
+  }
+}
+
 TEST(DeviceStepperTest, StatesMoveBetweenSlotsAndToTheCpu) {
   const auto model = TinyModel();
   World world(model, Small());

@@ -74,6 +74,7 @@ class World {
     arena_ = *std::move(arena);
     options.rows_max = 64;
     options.logits_rows_max = 4;
+    options.lane_rows_min = std::min<size_t>(options.lane_rows_min, 24);
     auto stepper = DeviceStepper::Create(model_, device_.get(), arena_.get(), options);
     EXPECT_TRUE(stepper.ok()) << stepper.status();
     stepper_ = *std::move(stepper);

@@ -40,6 +40,7 @@ class ForwardingDevice : public cuda::Device {
   cuda::GraphId EndRecording() override { return inner_->EndRecording(); }
   void Replay(cuda::GraphId graph) override { inner_->Replay(graph); }
   void Forget(cuda::GraphId graph) override { inner_->Forget(graph); }
+  void RunOn(cuda::Queue queue) override { inner_->RunOn(queue); }
   void Gemm(const cuda::GemmCall& call) override { inner_->Gemm(call); }
   void Embed(const cuda::Row* rows, size_t count, const void* table, const float* scales,
              cuda::MatrixType type, uint32_t hidden, float* x) override {
@@ -60,9 +61,9 @@ class ForwardingDevice : public cuda::Device {
   void Masses(const cuda::AttendParams& params, size_t tiles, bool single) override {
     inner_->Masses(params, tiles, single);
   }
-  void Combine(const cuda::CombineParams& params, const uint32_t* row_index, size_t rows,
-               cuda::MatrixType type, void* out) override {
-    inner_->Combine(params, row_index, rows, type, out);
+  void Combine(const cuda::CombineParams& params, size_t rows, cuda::MatrixType type,
+               void* out) override {
+    inner_->Combine(params, rows, type, out);
   }
   void RunEvents(const cuda::EventParams& params, size_t events) override {
     inner_->RunEvents(params, events);
