@@ -107,7 +107,7 @@ class EmulatedBase : public Device {
   }
   void WaitOnHost(Mark mark) override {
     std::lock_guard lock(mu_);
-    while (!queues_.Done(mark)) queues_.Advance();
+    queues_.AdvanceUntil(mark);
   }
 
   bool BeginRecording() override {

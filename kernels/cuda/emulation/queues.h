@@ -32,6 +32,11 @@ class Queues {
 
   // Runs the next piece of work of some queue; false when all are empty.
   bool Advance();
+  // Starts with any queue, not with the one that ran last.
+  void AdvanceUntil(Mark mark) {
+    running_ = random_() % kQueues;
+    while (!Done(mark)) Advance();
+  }
   void Finish() {
     while (Advance()) {
     }
