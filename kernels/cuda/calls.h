@@ -23,6 +23,7 @@ struct QueryParams {
   float* features;     // [rows, Hq, F]
   Shape shape;
   uint32_t variants;
+  uint32_t row_count;
 };
 
 struct PushParams {

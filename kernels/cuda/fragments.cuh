@@ -146,9 +146,11 @@ LOLA_DEVICE void PutElement(const Panel& panel, unsigned column, unsigned k, flo
 }
 
 // sums[tile][n] += strip * columns 8n .. 8n + 7 of the panel from `column` on, for n < live_tiles.
+// `exact`: all low halves are zero, and their products are left out, which changes no bit.
 template <typename T, unsigned W, unsigned NT>
 LOLA_DEVICE void MultiplyStrip(const Strip<W>& strip, const Panel& panel, unsigned column,
-                               unsigned step, unsigned live_tiles, float (&sums)[W / 2][NT][4]) {
+                               unsigned step, unsigned live_tiles, float (&sums)[W / 2][NT][4],
+                               bool exact = false) {
   const size_t at = (step * 4 + LaneOfGroup()) * 2;
   LOLA_UNROLL
   for (unsigned n = 0; n < NT; ++n) {
@@ -156,11 +158,11 @@ LOLA_DEVICE void MultiplyStrip(const Strip<W>& strip, const Panel& panel, unsign
     const size_t from = (column + n * kColumns + LaneGroup()) * panel.stride + at;
     uint32_t hi[2], lo[2];
     Load8Bytes(panel.words + from, hi[0], hi[1]);
-    Load8Bytes(panel.Low() + from, lo[0], lo[1]);
+    if (!exact) Load8Bytes(panel.Low() + from, lo[0], lo[1]);
     LOLA_UNROLL
     for (unsigned tile = 0; tile < W / 2; ++tile) {
       if constexpr (Operand<T>::kSplit) MmaBf16(sums[tile][n], strip.lo[tile], hi);
-      MmaBf16(sums[tile][n], strip.hi[tile], lo);
+      if (!exact) MmaBf16(sums[tile][n], strip.hi[tile], lo);
       MmaBf16(sums[tile][n], strip.hi[tile], hi);
     }
   }

@@ -12,6 +12,7 @@
 #include "kernels/cuda/float8_gemm.cuh"
 #include "kernels/cuda/int8_gemm.cuh"
 #include "kernels/cuda/mass.cuh"
+#include "kernels/cuda/queries.cuh"
 #include "kernels/cuda/redundancy.cuh"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/sample.cuh"
@@ -27,6 +28,8 @@ namespace lola::cuda {
 static_assert(SelectSharedBytes(kEventPairsMax) <= kSharedBytesMax);
 static_assert(AttendMemory<kHeadDimMax, kTileRows / kColumns>::Bytes() <= kSharedBytesMax);
 static_assert(ScoreSharedBytes(kFewPairs, kHeadDimMax, kFeatureDimMax) <= kSharedBytesMax);
+static_assert(QueryMemory<kManyQueryTiles>::Bytes(kHeadDimMax, kFeatureDimMax / 2) <=
+              kSharedBytesMax);
 static_assert(ManySharedBytes() <= kSharedBytesMax && FewSharedBytes(4) <= kSharedBytesMax);
 
 // Kernel launches of a device; the memory and queue half is left to `Base`, which is a Device and
@@ -112,9 +115,12 @@ class KernelLaunches : public Base {
 
   void Queries(const QueryParams& p, size_t rows) override {
     if (!Start(rows)) return;
-    const size_t shared = (p.shape.head_dim + p.shape.feature_dim / 2) * sizeof(float);
-    LOLA_LAUNCH(QueryKernel, Grid(rows, p.shape.query_heads), kRowThreads, shared, p);
-    this->Launched();
+    LOLA_CHECK_EQ(p.row_count, rows);
+    if (rows <= 64) {
+      QueriesOf<1>(p);
+    } else {
+      QueriesOf<kManyQueryTiles>(p);
+    }
   }
 
   void Push(const PushParams& p, size_t tiles) override {
@@ -227,6 +233,14 @@ class KernelLaunches : public Base {
       LOLA_LAUNCH(Float8ManyKernel, Grid(Blocks(p.rows, kManyRows), Blocks(p.out, kManyOutputs)),
                   kFloat8Threads, ManySharedBytes(), p);
     }
+    this->Launched();
+  }
+
+  template <unsigned NT>
+  void QueriesOf(const QueryParams& p) {
+    LOLA_LAUNCH(QueryKernel<NT>,
+                Grid(Blocks(p.row_count, QueryMemory<NT>::kRows), p.shape.query_heads), kRowThreads,
+                QueryMemory<NT>::Bytes(p.shape.head_dim, p.shape.feature_dim / 2), p);
     this->Launched();
   }
 

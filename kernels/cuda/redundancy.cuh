@@ -8,7 +8,13 @@
 
 namespace lola::cuda {
 
-inline constexpr unsigned kRowsOfBlock = 16 * kEventWarps;  // sixteen own pairs a warp
+// Tiles of sixteen own pairs of a warp. Others are read once for all of them; float32 rows take too
+// many registers for two.
+template <typename T>
+constexpr unsigned OwnTiles() {
+  return Operand<T>::kSplit ? 1 : 2;
+}
+inline constexpr unsigned kRowsOfBlock = 16 * kEventWarps;  // at least
 
 // A value row as operand: lane t of a group holds dimensions 32 q + 8 t .. + 7. They are the
 // positions of two steps, in the same order on both sides.
@@ -37,25 +43,29 @@ LOLA_DEVICE float ValueScaleOf(const EventHead& e, uint32_t pair) {
   return pair < e.cached ? e.cache.ValueScale(pair) : e.window.ValueScale(pair - e.cached);
 }
 
+// How many of the eight values from `begin` on lie close to the sixteen of one tile.
 template <typename T, unsigned D>
-LOLA_DEVICE void CountNear(const EventHead& e) {
-  const uint32_t first = BlockZ() * kRowsOfBlock + Warp() * 16;
-  const uint32_t own[2] = {first + LaneGroup(), first + LaneGroup() + 8};
-  ValueRow<T, D> a, b;
-  float norm[2], scale[2];
-  uint32_t count[2] = {0, 0};
-  const float share = e.plan->redundancy_threshold * e.plan->redundancy_threshold;
-  LoadValueRow<T, D>(e, own[0], a);
-  LoadValueRow<T, D>(e, own[1], b);
-  LOLA_UNROLL
-  for (unsigned i = 0; i < 2; ++i) {
-    norm[i] = own[i] < e.pairs ? e.work.norms[own[i]] : 0.0f;
-    scale[i] = ValueScaleOf(e, own[i]);
+struct NearTile {
+  ValueRow<T, D> rows[2];  // own[0], own[1]
+  uint32_t own[2];
+  float norm[2], scale[2], reach[2];
+  uint32_t count[2];
+
+  LOLA_DEVICE void Load(const EventHead& e, uint32_t first) {
+    const float share = e.plan->redundancy_threshold * e.plan->redundancy_threshold;
+    LOLA_UNROLL
+    for (unsigned i = 0; i < 2; ++i) {
+      own[i] = first + LaneGroup() + 8 * i;
+      LoadValueRow<T, D>(e, own[i], rows[i]);
+      norm[i] = own[i] < e.pairs ? e.work.norms[own[i]] : 0.0f;
+      scale[i] = ValueScaleOf(e, own[i]);
+      reach[i] = share * norm[i];
+      count[i] = 0;
+    }
   }
-  for (uint32_t begin = 0; begin < e.pairs; begin += kColumns) {
-    ValueRow<T, D> other;
-    LoadValueRow<T, D>(e, begin + LaneGroup(), other);
-    float dots[1][4] = {};
+
+  LOLA_DEVICE void Products(const ValueRow<T, D>& other, float (&dots)[4]) const {
+    const ValueRow<T, D>&a = rows[0], &b = rows[1];
     LOLA_UNROLL
     for (unsigned q = 0; q < ValueRow<T, D>::kParts; ++q) {
       LOLA_UNROLL
@@ -66,27 +76,66 @@ LOLA_DEVICE void CountNear(const EventHead& e) {
           const uint32_t lo[4] = {a.lo[q][half], b.lo[q][half], a.lo[q][half + 1],
                                   b.lo[q][half + 1]};
           const uint32_t with_lo[2] = {other.lo[q][half], other.lo[q][half + 1]};
-          MmaBf16(dots[0], lo, with);
-          MmaBf16(dots[0], hi, with_lo);
+          MmaBf16(dots, lo, with);
+          MmaBf16(dots, hi, with_lo);
         }
-        MmaBf16(dots[0], hi, with);
+        MmaBf16(dots, hi, with);
       }
     }
+  }
+
+  // `norms`, `scales`: of the two others that the lane judges.
+  LOLA_DEVICE void Count(const EventHead& e, const ValueRow<T, D>& other, uint32_t begin,
+                         const float (&norms)[2], const float (&scales)[2]) {
+    float dots[4] = {};
+    Products(other, dots);
     LOLA_UNROLL
     for (unsigned i = 0; i < 4; ++i) {
       const uint32_t pair = begin + 2 * LaneOfGroup() + i % 2;
       if (pair >= e.pairs) continue;
-      const float dot = dots[0][i] * scale[i / 2] * ValueScaleOf(e, pair);
-      const float distance = norm[i / 2] + e.work.norms[pair] - 2 * dot;
-      if (pair == own[i / 2] || distance <= share * norm[i / 2]) ++count[i / 2];
+      const float dot = dots[i] * scale[i / 2] * scales[i % 2];
+      const float distance = norm[i / 2] + norms[i % 2] - 2 * dot;
+      if (pair == own[i / 2] || distance <= reach[i / 2]) ++count[i / 2];
     }
   }
-  LOLA_UNROLL
-  for (unsigned i = 0; i < 2; ++i) {
-    count[i] += ShuffleXor(count[i], 1);
-    count[i] += ShuffleXor(count[i], 2);
-    if (LaneOfGroup() == 0 && own[i] < e.pairs) e.work.near[own[i]] = count[i];
+
+  LOLA_DEVICE void Write(const EventHead& e) {
+    LOLA_UNROLL
+    for (unsigned i = 0; i < 2; ++i) {
+      count[i] += ShuffleXor(count[i], 1);
+      count[i] += ShuffleXor(count[i], 2);
+      if (LaneOfGroup() == 0 && own[i] < e.pairs) e.work.near[own[i]] = count[i];
+    }
   }
+};
+
+template <typename T, unsigned D>
+LOLA_DEVICE void CountNear(const EventHead& e, uint32_t first) {
+  constexpr unsigned kTiles = OwnTiles<T>();
+  NearTile<T, D> tiles[kTiles];
+  LOLA_UNROLL
+  for (unsigned n = 0; n < kTiles; ++n) tiles[n].Load(e, first + 16 * n);
+  for (uint32_t begin = 0; begin < e.pairs; begin += kColumns) {
+    ValueRow<T, D> other;
+    LoadValueRow<T, D>(e, begin + LaneGroup(), other);
+    float norms[2], scales[2];
+    LOLA_UNROLL
+    for (unsigned i = 0; i < 2; ++i) {
+      const uint32_t pair = begin + 2 * LaneOfGroup() + i;
+      norms[i] = pair < e.pairs ? e.work.norms[pair] : 0.0f;
+      scales[i] = ValueScaleOf(e, pair);
+    }
+    LOLA_UNROLL
+    for (unsigned n = 0; n < kTiles; ++n) tiles[n].Count(e, other, begin, norms, scales);
+  }
+  LOLA_UNROLL
+  for (unsigned n = 0; n < kTiles; ++n) tiles[n].Write(e);
+}
+
+template <typename T, unsigned D>
+LOLA_DEVICE void CountNearOfBlock(const EventHead& e) {
+  const uint32_t first = (BlockZ() * kEventWarps + Warp()) * 16 * OwnTiles<T>();
+  if (first < e.pairs) CountNear<T, D>(e, first);
 }
 
 // Needs the norms of ScoreKernel. Grid: events, query heads (owners work), tiles of kRowsOfBlock
@@ -95,14 +144,13 @@ template <unsigned D>
 LOLA_KERNEL LOLA_BOUNDS(kEventThreads) RedundancyKernel(EventParams p) {
   const EventHead e = HeadOf(p, BlockX(), BlockY());
   if (e.owner != BlockY() || !e.ranks() || e.plan->redundancy_threshold <= 0) return;
-  if (BlockZ() * kRowsOfBlock + Warp() * 16 >= e.pairs) return;
   switch (e.plan->cache_type) {
     case CacheType::kFloat32:
-      return CountNear<float, D>(e);
+      return CountNearOfBlock<float, D>(e);
     case CacheType::kBFloat16:
-      return CountNear<Bf16, D>(e);
+      return CountNearOfBlock<Bf16, D>(e);
     case CacheType::kFloat8:
-      return CountNear<Fp8, D>(e);
+      return CountNearOfBlock<Fp8, D>(e);
   }
 }
 

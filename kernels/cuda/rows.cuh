@@ -1,5 +1,5 @@
-// Kernels that treat every row of a step alike: embedding, norms, rotations, feature maps of
-// queries, writing keys and values into windows, SwiGLU.
+// Kernels that treat every row of a step alike: embedding, norms, writing keys and values into
+// windows, SwiGLU. Queries are in queries.cuh.
 #ifndef LOLA_KERNELS_CUDA_ROWS_CUH_
 #define LOLA_KERNELS_CUDA_ROWS_CUH_
 
@@ -71,66 +71,6 @@ LOLA_DEVICE float Rotated(const float* x, const float* cos, const float* sin, ui
   const uint32_t half = head_dim / 2;
   if (dim < half) return fmaf(-x[dim + half], sin[dim], x[dim] * cos[dim]);
   return fmaf(x[dim - half], sin[dim - half], x[dim] * cos[dim - half]);
-}
-
-// phi = max(concat(softmax(z), softmax(-z)), floor) for one row of z in shared memory, by one warp.
-LOLA_DEVICE void FeaturesOfWarp(const float* z, uint32_t map_dim, float* phi) {
-  const unsigned lane = ThreadX() % kWarpThreads;
-  float top = -INFINITY, bottom = INFINITY;
-  for (uint32_t j = lane; j < map_dim; j += kWarpThreads) {
-    top = fmaxf(top, z[j]);
-    bottom = fminf(bottom, z[j]);
-  }
-  top = WarpMax(top);
-  bottom = -WarpMax(-bottom);
-  float plus = 0, minus = 0;
-  for (uint32_t j = lane; j < map_dim; j += kWarpThreads) {
-    plus += expf(z[j] - top);
-    minus += expf(bottom - z[j]);
-  }
-  plus = WarpSum(plus);
-  minus = WarpSum(minus);
-  for (uint32_t j = lane; j < map_dim; j += kWarpThreads) {
-    phi[j] = fmaxf(expf(z[j] - top) / plus, 1e-12f);
-    phi[map_dim + j] = fmaxf(expf(bottom - z[j]) / minus, 1e-12f);
-  }
-}
-
-// Rotates a query for every chunk distance it needs, and maps its features as memory sees it.
-// Absolute positions: one variant. Constant: variant m for the chunk m back, the last for memory.
-// Grid: rows, query heads. Shared: (d + f) floats.
-LOLA_KERNEL QueryKernel(QueryParams p) {
-  const uint32_t d = p.shape.head_dim, f = p.shape.feature_dim / 2, head = BlockY();
-  const Row row = p.rows[BlockX()];
-  const Plan& plan = *p.segments[row.segment].plan;
-  const size_t stride = size_t(p.shape.query_heads + 2 * p.shape.kv_heads) * d;
-  const float* q = p.qkv + BlockX() * stride + head * d;
-  const size_t at = size_t(BlockX()) * p.shape.query_heads + head;
-  float* out = p.queries + at * p.variants * d;
-  float* memory_query = reinterpret_cast<float*>(SharedBytes());
-  float* z = memory_query + d;
-  const uint32_t distances = plan.constant_positions ? plan.window / plan.chunk + 1 : 0;
-  const uint32_t place = plan.constant_positions ? uint32_t(row.position % plan.chunk) : 0;
-  for (uint32_t i = ThreadX(); i < d; i += BlockSize()) {
-    for (uint32_t m = 0; m < distances; ++m) {
-      const size_t angle = size_t(place + m * plan.chunk) * (d / 2);
-      out[m * d + i] = Rotated(q, plan.distance_cos + angle, plan.distance_sin + angle, i, d);
-    }
-    const size_t angle = size_t(BlockX()) * (d / 2);
-    const float* cos = plan.constant_positions ? plan.memory_cos : p.absolute_cos + angle;
-    const float* sin = plan.constant_positions ? plan.memory_sin : p.absolute_sin + angle;
-    memory_query[i] = out[distances * d + i] = Rotated(q, cos, sin, i, d);
-  }
-  if (plan.softmax) return;
-  SyncThreads();
-  const float* map = p.map_q + size_t(head) * d * f;
-  for (uint32_t j = ThreadX(); j < f; j += BlockSize()) {
-    float sum = 0;
-    for (uint32_t i = 0; i < d; ++i) sum = fmaf(memory_query[i], map[i * f + j], sum);
-    z[j] = sum;
-  }
-  SyncThreads();
-  if (ThreadX() < kWarpThreads) FeaturesOfWarp(z, f, p.features + at * 2 * f);
 }
 
 // Writes the keys and values of a tile's rows into its stream's window, a warp a row. Constant

@@ -26,7 +26,9 @@ constexpr size_t KeyPanelBytes(uint32_t pairs, uint32_t d, uint32_t features) {
 // z[column][j] = sum over i of key[i] map[i][j] for the warp's eight columns, in place of their
 // keys. Map rows of more than 64 are taken 64 at a time, last ones first: z overwrites keys only at
 // the end, so all sums are kept.
-LOLA_DEVICE void MapKeys(const Panel& panel, const float* map, uint32_t d, uint32_t f) {
+//
+// `exact`: keys are bfloat16 numbers, as those of caches of bfloat16 and float8 rows are.
+LOLA_DEVICE void MapKeys(const Panel& panel, const float* map, uint32_t d, uint32_t f, bool exact) {
   constexpr unsigned kSlabs = 2;  // f is at most 128
   const unsigned column = Warp() * kPairsOfWarp;
   float sums[kSlabs][4][1][4] = {};
@@ -38,7 +40,7 @@ LOLA_DEVICE void MapKeys(const Panel& panel, const float* map, uint32_t d, uint3
     for (unsigned step = 0; step < d / kStepK; ++step, at += size_t(kStepK) * f) {
       Strip<8> strip;
       LoadStrip<float, 8>(at, f, first < f ? kStepK : 0, strip);
-      MultiplyStrip<float, 8, 1>(strip, panel, column, step, 1, sums[slab]);
+      MultiplyStrip<float, 8, 1>(strip, panel, column, step, 1, sums[slab], exact);
     }
   }
   SyncWarp();  // all lanes have read the keys that z takes the place of
@@ -122,7 +124,7 @@ LOLA_KERNEL LOLA_BOUNDS(EventBlockThreads(PAIRS)) FeaturesKernel(EventParams p, 
   const Panel panel = KeyPanel(PAIRS, d, features);
   PutKeys(panel, e, first, count, trial != 0 ? nullptr : e.work.dropped + first);
   SyncThreads();
-  MapKeys(panel, e.map_k, d, f);
+  MapKeys(panel, e.map_k, d, f, e.plan->cache_type != CacheType::kFloat32);
   SyncThreads();
   for (unsigned i = 0; i < kPairsOfWarp; ++i) {
     const unsigned column = Warp() * kPairsOfWarp + i;
@@ -253,7 +255,7 @@ LOLA_KERNEL LOLA_BOUNDS(EventBlockThreads(PAIRS)) ScoreKernel(EventParams p) {
   const ScoreState state = ScoreStateOf(e);
   PutKeys(panel, e, first, count, nullptr);
   SyncThreads();
-  MapKeys(panel, e.map_k, D, f);
+  MapKeys(panel, e.map_k, D, f, e.plan->cache_type != CacheType::kFloat32);
   SyncThreads();
   PutFeatures(panel, e, state, first, count, f, numbers);
   SyncThreads();

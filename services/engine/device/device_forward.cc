@@ -90,7 +90,8 @@ void DeviceStepper::BeforeMemory(uint32_t layer, size_t first_row, size_t rows) 
                     .queries = b_->queries.data() + first_row * heads * variants_ * d,
                     .features = b_->features.data() + first_row * heads * shape_.feature_dim,
                     .shape = shape_,
-                    .variants = variants_},
+                    .variants = variants_,
+                    .row_count = uint32_t(rows)},
                    rows);
 }
 
