@@ -86,7 +86,7 @@ void RunSnapshotRate(const BenchOptions& options, StepWorld& world, BenchReport&
     report.Add({group, name, 1e6 * median, (*most - *least) / median, 0, floor_us,
                 Rate(double(world.batch()) / median, "tok")});
   };
-  add("mean step", plain);
+  add("mean step, no snapshots", plain);
   add("mean step, snapshots", copied);
 }
 

@@ -1,5 +1,7 @@
 // Whole steps of a model with random weights: decode by batch, prefill, snapshots beside decoding,
 // the price of batch invariance.
+#include <numeric>
+
 #include "absl/strings/str_cat.h"
 #include "tests/bench/device/step_world.h"
 
@@ -40,14 +42,18 @@ std::shared_ptr<const engine::Model> MakeModel(const BenchOptions& options,
   return *std::move(model);
 }
 
+// Two whole chunks of steps, so that their mean has every stream's events in it.
 void RunBatch(const BenchOptions& options, BenchReport& report, StepWorld& world,
               const std::string& name, bool snapshots) {
   const double batch = double(world.batch());
-  const int steps = options.smoke ? 4 : 300;  // more than two chunks: events are in it
+  const int steps = options.smoke ? 4 : 2 * int(world.layout().settings().chunk);
   const double floor_us =
       report.FloorUs(DecodeWeightBytes(world.model()) + batch * StateBytesRead(world.layout()),
                      DecodeFlops(world.model()) * batch);
-  AddSteps(report, "decode step", name, Decodes(world, steps), floor_us, batch);
+  const std::vector<double> seconds = Decodes(world, steps);
+  const double mean = std::accumulate(seconds.begin(), seconds.end(), 0.0) / steps;
+  AddSteps(report, "decode step", name, seconds, floor_us, batch);
+  report.Add({"mean step", name, 1e6 * mean, 0, 0, floor_us, Rate(batch / mean, "tok")});
   if (!snapshots) return;
   AddSteps(report, "with snapshots", name, DecodesWithSnapshots(world, steps / 2), floor_us, batch);
   // Below that a copy per 512 tokens is too rare for what is measured here.
