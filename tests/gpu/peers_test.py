@@ -21,8 +21,12 @@ except ModuleNotFoundError:
     print("SKIPPED: no PyTorch here (tools/README.md says how to make build/venv)")
     sys.exit(77)
 
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
+
 PEERS = Path(__file__).resolve().parent / "peers"
 sys.path.insert(0, str(PEERS))
+import dense  # noqa: E402
+import geometry  # noqa: E402
 import harness  # noqa: E402
 import lola_gate  # noqa: E402
 import lola_parts  # noqa: E402
@@ -37,6 +41,18 @@ def run(function, *args):
     out = io.StringIO()
     with contextlib.redirect_stdout(out), torch.inference_mode():
         return function(*args), out.getvalue()
+
+
+def fake_weights(machine: harness.Machine, g: geometry.Geometry) -> dense.Weights:
+    def empty(*shape: int) -> torch.Tensor:
+        return torch.empty(shape, device=machine.device, dtype=machine.dtype)
+
+    q, kv, maps = g.heads * g.head_dim, g.kv_heads * g.head_dim, g.features // 2
+    layer = dense.Layer(empty(g.hidden), empty(q + 2 * kv, g.hidden), empty(g.hidden, q),
+                        empty(g.hidden), empty(2 * g.ffn, g.hidden), empty(g.hidden, g.ffn),
+                        *(empty(g.heads, g.head_dim, maps) for _ in "qk"), empty(g.heads))
+    table = empty(g.vocab, g.hidden)
+    return dense.Weights(table, table, empty(g.hidden), [layer] * g.layers)
 
 
 class PeersTest(unittest.TestCase):
@@ -95,6 +111,41 @@ class PeersTest(unittest.TestCase):
         with mock.patch.object(softmax_peer, "variants", lambda m: {"wrong": forms["wrong"]}):
             with self.assertRaisesRegex(SystemExit, "no form of attention"):
                 run(softmax_peer.gate, self.machine, self.results)
+
+    def test_whole_steps_at_full_size_on_fake_tensors(self):
+        """Shapes, types and devices of what only a GPU runs; FlashAttention's operator too."""
+        if torch.version.cuda is None:
+            self.skipTest("this PyTorch was built without CUDA")
+        gpu = harness.Machine("cuda", compiled=False, budget_s=1e9)
+        for g in (replace(geometry.GEOMETRIES[name], layers=1)
+                  for name in ("llama-3.1-8b", "llama-3.2-1b")):
+            with FakeTensorMode(), torch.inference_mode():
+                weights = fake_weights(gpu, g)
+                layers = dense.Dense(gpu, g)
+                softmax = softmax_peer.SoftmaxPeer(gpu, g, weights, layers)
+                for form in (softmax_peer.rows_form, softmax_peer.gqa_form):
+                    softmax.start(7, 131072)
+                    softmax.decode(form)
+                    self.assertEqual(str(softmax.tokens.device), "cuda:0")
+                lola = lola_peer.LolaPeer(gpu, g, geometry.Memory(), weights, layers)
+                for cache in (lola_parts.plain_cache, lola_parts.flash_cache):
+                    lola.use_cache(cache)
+                    lola.start(40)  # not a multiple of what events take at once
+                    lola.fill()
+                    lola.decode()
+                    lola.events()
+                    lola.start(1)
+                    tokens = torch.zeros(1, 2048, dtype=torch.int64, device="cuda")
+                    found = lola.prefill(tokens)
+                    self.assertEqual(found.shape, (1, 2048, g.hidden))
+                    self.assertEqual(found.dtype, torch.bfloat16)
+
+    def test_states_take_the_bytes_that_are_counted(self):
+        g, m = geometry.GEOMETRIES["tiny"], geometry.TINY_MEMORY
+        state = lola_peer.empty_state(self.machine, g, m, 3)
+        counters = state.absorbed.nbytes
+        found = sum(tensor.nbytes for tensor in vars(state).values()) - counters
+        self.assertEqual(found * g.layers, 3 * m.state_bytes(g, self.machine.element))
 
     def test_nan_never_passes(self):
         self.assertFalse(run(self.results.judged, "nan", float("nan"), 1.0)[0])

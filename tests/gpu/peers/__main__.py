@@ -46,7 +46,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
                         choices=("llama-3.1-8b", "llama-3.2-1b"))
     parser.add_argument("--layers", type=int, default=0,
                         help="fewer layers, for trials: no claim comes from them")
-    parser.add_argument("--contexts", type=numbers, default=[1024, 4096, 32768, 131072])
+    parser.add_argument("--contexts", type=numbers, default=[131072, 32768, 4096, 1024],
+                        help="in this order; default 131072,32768,4096,1024")
     parser.add_argument("--batches", type=numbers, default=[1, 8, 64, 0],
                         help="of LoLA's decode, default 1,8,64,full")
     parser.add_argument("--event-batches", type=numbers, default=[1, 8, 32, 128])

@@ -52,7 +52,7 @@ def empty_state(machine: Machine, g: Geometry, m: Memory, batch: int) -> State:
 class LolaPeer:
     def __init__(self, machine: Machine, g: Geometry, m: Memory, weights: Weights, dense: Dense):
         self.machine, self.g, self.m, self.w, self.dense = machine, g, m, weights, dense
-        far = rotation(torch.tensor([m.distance]), g, machine.device)
+        far = rotation(torch.arange(m.distance, m.distance + 1), g, machine.device)
         self.turns = rotation(torch.arange(m.rows), g, machine.device)
 
         def before(x, input_norm, qkv, cos, sin, map_q):

@@ -65,8 +65,8 @@ class SoftmaxPeer:
         shape = (batch, g.kv_heads, context, g.head_dim)
         self.caches = [tuple(torch.empty(shape, device=machine.device, dtype=machine.dtype)
                              .normal_() for _ in range(2)) for _ in range(g.layers)]
-        self.at = torch.tensor([context - 1], device=machine.device)
-        self.turn = rotation(torch.tensor([context - 1]), g, machine.device)
+        self.at = torch.full((1,), context - 1, device=machine.device)
+        self.turn = rotation(torch.arange(context - 1, context), g, machine.device)
         self.tokens = torch.arange(batch, device=machine.device) % g.vocab
 
     def step(self, attend) -> Tensor:
@@ -139,6 +139,9 @@ def fastest(peer: SoftmaxPeer, forms: dict, context: int) -> tuple[str, object]:
     want = logits.softmax(-1) @ values[:1].float()
     found, shown = [], []
     for name, attend in forms.items():
+        if keys.numel() >= 2 ** 31 and name.startswith(("cudnn", "efficient")):
+            shown.append(f"{name} not tried")  # one index that overflows would end the whole run
+            continue
         try:
             if relative_error(attend(q, keys, values)[:1], want) > ERROR_BF16:
                 shown.append(f"{name} wrong")
