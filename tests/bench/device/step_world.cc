@@ -15,9 +15,12 @@ StepWorld::StepWorld(const BenchOptions& options, std::shared_ptr<const engine::
       layout_(model_->geometry(), BenchSettings(options, 768, memory::CacheSharing::kGroup)) {
   const bool full = batch == kFullBatch;
   if (full) {
-    // Buffers are for what would fit if there were none; then what is left is counted.
+    // Buffers are for what would fit if there were none; then what is left is counted. float8
+    // weights take what int8 weights take.
+    const bool byte = model_->dtype() == engine::WeightDtype::kFloat8;
     const uint64_t weights =
-        engine::SizeOfWeights(model_->config(), engine::WeightDtype::kBFloat16).bytes;
+        engine::SizeOfWeights(model_->config(), byte ? engine::WeightDtype::kInt8 : model_->dtype())
+            .bytes;
     const uint64_t free = device->info().free_bytes;
     batch = free > weights ? (free - weights) / layout_.stride_bytes() : 0;
     if (options.full_most > 0) batch = std::min(batch, options.full_most);
