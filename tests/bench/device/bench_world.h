@@ -30,6 +30,9 @@ engine::DeviceArray<T> Uploaded(cuda::Device* device, const std::vector<T>& from
   return to;
 }
 
+// "full": as many streams as the device's memory holds beside weights and working memory.
+inline constexpr size_t kFullBatch = 0;
+
 struct BenchOptions {
   bool smoke = false;           // emulated device, smallest sizes, one repetition
   std::string only;             // "products", "ops" or "steps"; empty = all
@@ -37,7 +40,8 @@ struct BenchOptions {
   std::string dtype;            // of the weights; empty: bfloat16, float8 and int8
   uint32_t layers = 0;          // 0 = as the shape has
   std::string markdown, json;   // result files
-  std::vector<size_t> batches;  // of whole steps
+  std::vector<size_t> batches;  // of whole steps; kFullBatch among them perhaps
+  size_t full_most = 0;         // most streams of a full batch; 0 = no limit
   std::vector<size_t> attention_batches;
   int repetitions = 7;
 };

@@ -1,10 +1,12 @@
 // What the device backend costs, beside what the device can do at most, measured in the same run:
-// ceilings first, then products, attention and chunk events by batch, whole decode steps, prefill,
-// snapshots beside decoding, and the price of batch invariance.
+// ceilings first, then products, attention and chunk events by batch, whole decode steps, prefill
+// and what of it is not LoLA's, snapshots beside decoding, and the price of batch invariance.
 //
 //   device_bench [--smoke] [--only products|ops|steps] [--geometry NAME] [--dtype NAME]
-//                [--layers N] [--batches 1,8,64] [--markdown FILE] [--json FILE]
+//                [--layers N] [--batches 1,8,64,full] [--markdown FILE] [--json FILE]
 //
+// The batch "full" is as many streams as the device's memory holds beside weights and working
+// memory. A layer count other than the shape's is for trials: its figures are of another model.
 // --smoke runs everything once on the emulated device with the smallest sizes: its figures mean
 // nothing, but the program is known to run. Without a GPU it says so and exits with 77.
 #include <cstdio>
@@ -21,13 +23,15 @@ namespace {
 
 BenchOptions Parse(int argc, char** argv) {
   BenchOptions options;
-  options.batches = {1, 8, 64};
+  options.batches = {1, 8, 64, kFullBatch};
   options.attention_batches = {1, 8, 32, 128, 512};
   for (int i = 1; i < argc; ++i) {
     const std::string flag = argv[i];
     if (flag == "--smoke") {
       options.smoke = true;
-      options.batches = options.attention_batches = {1, 3};
+      options.batches = {1, 3, kFullBatch};
+      options.attention_batches = {1, 3};
+      options.full_most = 5;
       options.repetitions = 1;
       continue;
     }
@@ -48,8 +52,10 @@ BenchOptions Parse(int argc, char** argv) {
     } else if (flag == "--batches") {
       options.batches.clear();
       for (const auto part : absl::StrSplit(value, ',')) {
-        size_t batch = 0;
-        if (!absl::SimpleAtoi(part, &batch) || batch == 0) Fail(absl::StrCat("--batches ", value));
+        size_t batch = kFullBatch;
+        if (part != "full" && (!absl::SimpleAtoi(part, &batch) || batch == 0)) {
+          Fail(absl::StrCat("--batches ", value));
+        }
         options.batches.push_back(batch);
       }
     } else {

@@ -1,101 +1,12 @@
 // Whole steps of a model with random weights: decode by batch, prefill, snapshots beside decoding,
 // the price of batch invariance.
-#include <algorithm>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
-#include "services/engine/model.h"
-#include "services/engine/weights.h"
-#include "tests/bench/device/bench_world.h"
-#include "tests/bench/support/bench_timer.h"
+#include "tests/bench/device/step_world.h"
 
 namespace lola::bench {
 namespace {
-
-constexpr size_t kStagings = 2;
-
-// A stepper and its streams; one decode step advances all of them by the tokens they sample.
-class StepWorld {
- public:
-  StepWorld(const BenchOptions& options, std::shared_ptr<const engine::Model> model,
-            cuda::Device* device, size_t batch, size_t rows)
-      : model_(std::move(model)),
-        layout_(model_->geometry(), BenchSettings(options, 768, memory::CacheSharing::kGroup)),
-        streams_(device, layout_, batch, kStagings),
-        tokens_(batch, 1) {
-    auto stepper = engine::DeviceStepper::Create(
-        model_, device, streams_.arena.get(),
-        {.rows_max = std::max(rows, batch), .logits_rows_max = std::min<size_t>(batch, 256)});
-    Need(stepper.status());
-    stepper_ = *std::move(stepper);
-  }
-
-  // Seconds of one decode step, from the call to the tokens.
-  double Decode() {
-    std::vector<engine::DeviceSegment> segments(tokens_.size());
-    for (size_t i = 0; i < segments.size(); ++i) {
-      segments[i].slot = i;
-      segments[i].layout = &layout_;
-      segments[i].tokens = {&tokens_[i], 1};
-      segments[i].sampling = &greedy_;
-    }
-    const double start = Now(Clock::kWall);
-    Need(stepper_->Step(segments, nullptr));
-    const double seconds = Now(Clock::kWall) - start;
-    for (size_t i = 0; i < segments.size(); ++i) {
-      Need(segments[i].status);
-      tokens_[i] = segments[i].sampled.id;
-    }
-    return seconds;
-  }
-
-  double Prefill(std::span<const int32_t> tokens) {
-    engine::DeviceSegment segment;
-    segment.slot = 0;
-    segment.layout = &layout_;
-    segment.tokens = tokens;
-    const double start = Now(Clock::kWall);
-    Need(stepper_->Step({&segment, 1}, nullptr));
-    Need(segment.status);
-    return Now(Clock::kWall) - start;
-  }
-
-  const memory::StateLayout& layout() const { return layout_; }
-  engine::DeviceArena& arena() { return *streams_.arena; }
-
- private:
-  const std::shared_ptr<const engine::Model> model_;
-  const memory::StateLayout layout_;
-  Streams streams_;
-  std::vector<int32_t> tokens_;
-  const engine::SamplingParams greedy_;
-  std::unique_ptr<engine::DeviceStepper> stepper_;
-};
-
-// Bytes of the weights on a device. float8 takes what int8 takes: a byte and a scale per output.
-double DeviceWeightBytes(const engine::Model& model) {
-  const bool byte = model.dtype() == engine::WeightDtype::kFloat8;
-  return double(
-      engine::SizeOfWeights(model.config(), byte ? engine::WeightDtype::kInt8 : model.dtype())
-          .bytes);
-}
-
-// Bytes and operations a decode step of `batch` streams must do.
-double StepFloorUs(const BenchReport& report, const engine::Model& model, const StepWorld& world,
-                   size_t batch) {
-  const double weights = DeviceWeightBytes(model);
-  return report.FloorUs(weights + double(batch) * world.layout().stride_bytes(),
-                        2.0 * double(model.parameters()) * batch);
-}
-
-void Add(BenchReport& report, const char* group, const std::string& name,
-         std::vector<double> seconds, double floor_us, double tokens) {
-  std::sort(seconds.begin(), seconds.end());
-  const double median = seconds[seconds.size() / 2];
-  const double p99 = seconds[std::min(seconds.size() - 1, seconds.size() * 99 / 100)];
-  const double spread = (seconds[seconds.size() * 9 / 10] - seconds[seconds.size() / 10]) / median;
-  report.Add(
-      {group, name, 1e6 * median, spread, 1e6 * p99, floor_us, Rate(tokens / median, "tok")});
-}
 
 std::vector<double> Decodes(StepWorld& world, int steps) {
   for (int i = 0; i < 3; ++i) world.Decode();  // eager, recorded, replayed
@@ -104,11 +15,11 @@ std::vector<double> Decodes(StepWorld& world, int steps) {
   return seconds;
 }
 
-// One stream's state is copied out at a time, always one under way.
-std::vector<double> DecodesWithSnapshots(StepWorld& world, int steps, cuda::Device* device) {
+// One stream's state is copied out at a time, always one under way: far more than a server does.
+std::vector<double> DecodesWithSnapshots(StepWorld& world, int steps) {
   const size_t bytes = world.layout().stride_bytes();
   engine::PinnedBuffer host;
-  Need(host.Allocate(device, bytes, "snapshot"));
+  Need(host.Allocate(world.device(), bytes, "snapshot"));
   world.Decode();
   std::vector<double> seconds;
   for (int i = 0; i < steps; ++i) {
@@ -131,12 +42,49 @@ std::shared_ptr<const engine::Model> MakeModel(const BenchOptions& options,
   return *std::move(model);
 }
 
+// Two whole chunks of steps, so that their mean has every stream's events in it.
+void RunBatch(const BenchOptions& options, BenchReport& report, StepWorld& world,
+              const std::string& name, bool snapshots) {
+  const double batch = double(world.batch());
+  const int steps = options.smoke ? 4 : 2 * int(world.layout().settings().chunk);
+  const double floor_us =
+      report.FloorUs(DecodeWeightBytes(world.model()) + batch * StateBytesRead(world.layout()),
+                     DecodeFlops(world.model()) * batch);
+  const std::vector<double> seconds = Decodes(world, steps);
+  const double mean = std::accumulate(seconds.begin(), seconds.end(), 0.0) / steps;
+  AddSteps(report, "decode step", name, seconds, floor_us, batch);
+  report.Add({"mean step", name, 1e6 * mean, 0, 0, floor_us, Rate(batch / mean, "tok")});
+  if (!snapshots) return;
+  AddSteps(report, "with snapshots", name, DecodesWithSnapshots(world, steps / 2), floor_us, batch);
+  // Below that a copy per 512 tokens is too rare for what is measured here.
+  if (world.batch() < 64 && !options.smoke) return;
+  RunSnapshotRate(options, world, report, name, floor_us);
+}
+
+void RunPrefill(const BenchOptions& options, BenchReport& report,
+                const std::shared_ptr<const engine::Model>& model, cuda::Device* device,
+                const std::string& what, bool dense) {
+  const size_t rows = options.smoke ? 64 : 2048;
+  const std::string name = absl::StrCat(what, ", ", rows, " tokens a step");
+  const double floor_us = report.FloorUs(PrefillWeightBytes(*model), PrefillFlops(*model) * rows);
+  {
+    StepWorld world(options, model, device, 1, rows);
+    std::vector<int32_t> tokens(rows);
+    for (size_t i = 0; i < rows; ++i) tokens[i] = int32_t(i * 7919 % model->geometry().vocab);
+    std::vector<double> seconds;
+    for (int i = 0; i < (options.smoke ? 2 : 16); ++i) seconds.push_back(world.Prefill(tokens));
+    AddSteps(report, "prefill", name, {seconds.begin() + 1, seconds.end()}, floor_us, double(rows));
+  }
+  if (!dense) return;
+  const Timing timing = TimeDense(options, *model, device, rows);
+  report.Add({"prefill, dense part", name, 1e6 * timing.median_s, timing.spread, 0, floor_us,
+              Rate(double(rows) / timing.median_s, "tok")});
+}
+
 void RunShape(const BenchOptions& options, BenchReport& report, const std::string& shape,
               engine::WeightDtype dtype) {
   const std::shared_ptr<const engine::Model> model = MakeModel(options, shape, dtype);
   const bool plain = dtype == engine::WeightDtype::kBFloat16;
-  const int steps = options.smoke ? 4 : 300;  // more than two chunks: events are in it
-  const size_t rows = options.smoke ? 64 : 2048;
   for (const bool invariant : {true, false}) {
     if (!invariant && !plain) continue;  // the kernels for narrow weights are the same
     const std::shared_ptr<cuda::Device> device = OpenDevice(options, invariant);
@@ -144,23 +92,12 @@ void RunShape(const BenchOptions& options, BenchReport& report, const std::strin
         absl::StrCat(shape, ", ", model->geometry().layers, " layers, ", kernels::DtypeName(dtype),
                      " weights", invariant ? "" : ", not batch-invariant");
     for (const size_t batch : options.batches) {
-      StepWorld world(options, model, device.get(), batch, batch);
-      const std::string name = absl::StrCat(what, ", B ", batch);
-      const double floor_us = StepFloorUs(report, *model, world, batch);
-      Add(report, "decode step", name, Decodes(world, steps), floor_us, double(batch));
-      if (!invariant || !plain) continue;
-      Add(report, "with snapshots", name, DecodesWithSnapshots(world, steps / 2, device.get()),
-          floor_us, double(batch));
+      StepWorld world(options, model, device.get(), batch, 1);
+      const std::string name =
+          absl::StrCat(what, ", B ", world.batch(), batch == kFullBatch ? " (full)" : "");
+      RunBatch(options, report, world, name, invariant && plain);
     }
-    StepWorld world(options, model, device.get(), 1, rows);
-    std::vector<int32_t> tokens(rows);
-    for (size_t i = 0; i < rows; ++i) tokens[i] = int32_t(i * 7919 % model->geometry().vocab);
-    std::vector<double> seconds;
-    for (int i = 0; i < (options.smoke ? 2 : 8); ++i) seconds.push_back(world.Prefill(tokens));
-    const double flops = 2.0 * double(model->parameters()) * rows;
-    Add(report, "prefill", absl::StrCat(what, ", ", rows, " tokens a step"),
-        {seconds.begin() + 1, seconds.end()}, report.FloorUs(DeviceWeightBytes(*model), flops),
-        double(rows));
+    RunPrefill(options, report, model, device.get(), what, invariant);
   }
 }
 
