@@ -62,6 +62,7 @@ LOLA_DEVICE void AbsorbSection(const EventParams& p, const EventHead& e, const A
 // The state with all pairs added, for scores that ask for it. Grid: events, query heads, sections
 // of 32 features.
 LOLA_KERNEL TrialKernel(EventParams p) {
+  AwaitPrevious();
   const uint32_t d = p.shape.head_dim, features = p.shape.feature_dim;
   const EventHead e = HeadOf(p, BlockX(), BlockY());
   const uint32_t first = BlockZ() * kSectionFeatures;
@@ -79,6 +80,7 @@ LOLA_KERNEL TrialKernel(EventParams p) {
 
 // Grid: events, query heads, sections of 32 features.
 LOLA_KERNEL AbsorbKernel(EventParams p) {
+  AwaitPrevious();
   const EventHead e = HeadBefore(p, BlockX(), BlockY());
   const uint32_t dropped = e.work.counts[0];
   if (dropped == 0) return;
@@ -103,6 +105,7 @@ LOLA_DEVICE void MoveMasses(const EventHead& e) {
 // that is read is at or above the new size, or holds a leaving pair, and so is never written
 // before. Grid: events, query heads (owners work).
 LOLA_KERNEL MoveKernel(EventParams p) {
+  AwaitPrevious();
   const EventHead e = HeadBefore(p, BlockX(), BlockY());
   if (e.plan->score == ScoreForm::kAttention) MoveMasses(e);
   if (e.owner != BlockY()) return;
@@ -121,6 +124,7 @@ LOLA_KERNEL MoveKernel(EventParams p) {
 
 // Zeroes the ring rows of the chunk that left: dead rows are zero. Grid: events, kv heads.
 LOLA_KERNEL ClearKernel(EventParams p) {
+  AwaitPrevious();
   const uint32_t group = p.shape.query_heads / p.shape.kv_heads;
   const EventHead e = HeadBefore(p, BlockX(), BlockY() * group);
   const uint32_t rows = e.plan->chunk_rows;

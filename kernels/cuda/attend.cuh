@@ -246,6 +246,7 @@ LOLA_DEVICE void AttendState(const AttendParams& p, const SegmentEntry& segment,
 // REQUIRES: tiles of at most 8 NT rows.
 template <unsigned D, unsigned NT>
 LOLA_KERNEL LOLA_BOUNDS_BLOCKS(kAttendThreads, NT == 1 ? 5 : 3) AttendKernel(AttendParams p) {
+  AwaitPrevious();
   constexpr uint32_t kSpan = NT == 1 ? 1 : kSpanSections;
   const Tile tile = p.tiles[BlockX() % p.tile_count];
   const SegmentEntry segment = p.segments[tile.segment];

@@ -61,6 +61,7 @@ struct PairTotals {
 // Grid: rows, query heads. One thread per dimension (rounded up to a warp).
 template <typename Out>
 LOLA_KERNEL CombineKernel(CombineParams p, Out* out) {
+  AwaitPrevious();
   const uint32_t d = p.shape.head_dim, head = BlockY(), row = p.first_row + BlockX();
   const SegmentEntry segment = p.segments[p.rows[row].segment];
   const Mix mix = MixOf(p, segment, head);

@@ -10,7 +10,7 @@
 #include "kernels/cuda/plugin.h"
 
 #define LOLA_LAUNCH(kernel, grid, threads, shared_bytes, ...) \
-  kernel<<<grid, threads, shared_bytes, this->stream()>>>(__VA_ARGS__)
+  this->Launch(kernel, grid, threads, shared_bytes, __VA_ARGS__)
 
 #include "kernels/cuda/launches.h"
 
@@ -125,6 +125,23 @@ class CudaBase : public Device {
     MakeCurrent();
     return !failed_.load(std::memory_order_acquire);
   }
+  // A kernel may be started before the one ahead of it has ended: it waits itself
+  // (AwaitPrevious), and the time of starting it is hidden.
+  template <typename... Params, typename... Args>
+  void Launch(void (*kernel)(Params...), dim3 grid, unsigned threads, size_t shared_bytes,
+              const Args&... args) {
+    cudaLaunchAttribute early{};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream();
+    config.attrs = &early;
+    config.numAttrs = early_launches_ ? 1 : 0;
+    Check(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), "launch");
+  }
   void Launched() { Check(cudaGetLastError(), "launch"); }
   // Where operations go.
   cudaStream_t stream() const { return Stream(on_); }
@@ -167,6 +184,7 @@ class CudaBase : public Device {
 
   int index_ = 0;
   DeviceInfo info_;
+  bool early_launches_ = false;
   cudaStream_t queues_[kQueues] = {};
   Queue on_ = Queue::kCompute;
   CudaGemm gemm_;
@@ -216,6 +234,10 @@ std::string CudaBase::Open(const DeviceOptions& options) {
   info_.processors = properties.multiProcessorCount;
   info_.compute_major = properties.major;
   info_.compute_minor = properties.minor;
+  // Recordings take early launches from CUDA 12.3 on.
+  int driver = 0;
+  early_launches_ =
+      properties.major >= 9 && cudaDriverGetVersion(&driver) == cudaSuccess && driver >= 12030;
   return gemm_.Create(options.batch_invariant ? GemmPolicy::kInvariant : GemmPolicy::kFastest);
 }
 
@@ -276,6 +298,7 @@ GraphId CudaBase::EndRecording() {
   if (graph != nullptr) cudaGraphDestroy(graph);
   if (ready == nullptr) {
     cudaGetLastError();
+    early_launches_ = false;  // in case that is why: the next recording may do without
     return 0;
   }
   graphs_[++last_graph_] = ready;

@@ -69,6 +69,7 @@ constexpr size_t FewSharedBytes(unsigned tiles) {
 // Up to 8 NT rows a block. Grid: blocks of kFewOutputs outputs, of 8 NT rows.
 template <unsigned NT>
 LOLA_KERNEL LOLA_BOUNDS(kFloat8Threads) Float8FewKernel(Float8Params p) {
+  AwaitPrevious();
   constexpr unsigned kAhead = NT == 1 ? 2 : 1;  // groups whose weights are under way together
   const uint32_t groups = WeightGroups(p.in), end = SliceBegin(Warp() + 1, groups);
   const size_t output = size_t(BlockX()) * kFewOutputs + LaneGroup();
@@ -190,6 +191,7 @@ LOLA_DEVICE void MultiplyGroup(const uint32_t* weights, const uint32_t* inputs,
 
 // Grid: blocks of kManyRows rows, of kManyOutputs outputs.
 LOLA_KERNEL LOLA_BOUNDS(kFloat8Threads) Float8ManyKernel(Float8Params p) {
+  AwaitPrevious();
   uint32_t* weights = reinterpret_cast<uint32_t*>(SharedBytes());
   uint32_t* inputs = weights + kManyOutputs * kManyStride;
   const size_t row = size_t(BlockX()) * kManyRows, output = size_t(BlockY()) * kManyOutputs;

@@ -25,6 +25,7 @@ LOLA_DEVICE uint32_t WarpMaxBits(uint32_t value) {
 // One warp quantises one group of one row: step = m / 127, p = round(x (127 / m)), m = max |x|.
 // Grid: rows, blocks of four groups. `input` is [rows, in]; groups behind its end hold zeros.
 LOLA_KERNEL LOLA_BOUNDS(kInt8Threads) QuantizeKernel(Int8Params p) {
+  AwaitPrevious();
   const uint32_t groups = WeightGroups(p.in), lane = ThreadX() % kWarpThreads;
   const uint32_t group = BlockY() * (kInt8Threads / kWarpThreads) + ThreadX() / kWarpThreads;
   if (group >= groups) return;
@@ -65,6 +66,7 @@ LOLA_DEVICE Vec16 GroupBytes(const int8_t* data, size_t row, size_t rows, size_t
 // on both sides. Grid: blocks of kInt8Outputs outputs, of 8 NT rows.
 template <unsigned NT>
 LOLA_KERNEL LOLA_BOUNDS(kInt8Threads) Int8GemmKernel(Int8Params p) {
+  AwaitPrevious();
   constexpr unsigned kAhead = NT == 1 ? 4 : 1;  // groups whose weights are under way together
   const uint32_t groups = WeightGroups(p.in), stride = groups * kGroupInputs;
   const unsigned g = ThreadX() % kWarpThreads / 4, t = ThreadX() % 4;

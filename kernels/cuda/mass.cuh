@@ -36,6 +36,7 @@ LOLA_DEVICE void AddMasses(const AttendParams& p, const Tile& tile, const PairSe
 // AttendParams::sections counts sections here, not spans.
 template <unsigned D, unsigned NT>
 LOLA_KERNEL LOLA_BOUNDS(kAttendThreads) MassKernel(AttendParams p) {
+  AwaitPrevious();
   const uint32_t head = BlockY(), section = BlockZ(), segment_index = p.tiles[BlockX()].segment;
   const SegmentEntry segment = p.segments[segment_index];
   const Plan& plan = *segment.plan;

@@ -32,6 +32,14 @@ LOLA_DEVICE unsigned BlockX() { return blockIdx.x; }
 LOLA_DEVICE unsigned BlockY() { return blockIdx.y; }
 LOLA_DEVICE unsigned BlockZ() { return blockIdx.z; }
 LOLA_DEVICE unsigned BlockSize() { return blockDim.x; }
+// First thing in every kernel: a kernel may be started while the one before it still runs, and
+// waits here until that one's writes are there. The next one may then be started in its turn.
+LOLA_DEVICE void AwaitPrevious() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 LOLA_DEVICE void SyncThreads() { __syncthreads(); }
 LOLA_DEVICE void SyncWarp() { __syncwarp(); }
 LOLA_DEVICE float ShuffleXor(float value, unsigned mask) {
@@ -93,6 +101,7 @@ inline unsigned BlockX() { return emulation::Here().block.x; }
 inline unsigned BlockY() { return emulation::Here().block.y; }
 inline unsigned BlockZ() { return emulation::Here().block.z; }
 inline unsigned BlockSize() { return emulation::Here().block_size.x; }
+inline void AwaitPrevious() { emulation::Arrive(); }
 inline void SyncThreads() { emulation::SyncThreads(); }
 inline void SyncWarp() { emulation::SyncWarp(); }
 // Rounded before anything is added to it, where others may be fused.

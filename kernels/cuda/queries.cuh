@@ -106,6 +106,7 @@ LOLA_DEVICE void FeaturesOfWarp(const float* z, uint32_t map_dim, float* phi) {
 // Grid: tiles of 8 NT rows, query heads.
 template <unsigned NT>
 LOLA_KERNEL LOLA_BOUNDS(kRowThreads) QueryKernel(QueryParams p) {
+  AwaitPrevious();
   using Memory = QueryMemory<NT>;
   const uint32_t d = p.shape.head_dim, f = p.shape.feature_dim / 2, head = BlockY();
   const uint32_t first = BlockX() * Memory::kRows;

@@ -142,6 +142,7 @@ LOLA_DEVICE void CountNearOfBlock(const EventHead& e) {
 // pairs.
 template <unsigned D>
 LOLA_KERNEL LOLA_BOUNDS(kEventThreads) RedundancyKernel(EventParams p) {
+  AwaitPrevious();
   const EventHead e = HeadOf(p, BlockX(), BlockY());
   if (e.owner != BlockY() || !e.ranks() || e.plan->redundancy_threshold <= 0) return;
   switch (e.plan->cache_type) {

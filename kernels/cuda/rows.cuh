@@ -15,6 +15,7 @@ inline constexpr unsigned kRowThreads = 128;
 // x[row] = embedding[token]. Grid: rows.
 template <typename W>
 LOLA_KERNEL EmbedKernel(const Row* rows, const W* embedding, uint32_t hidden, float* x) {
+  AwaitPrevious();
   const W* from = embedding + size_t(rows[BlockX()].token) * hidden;
   float* to = x + size_t(BlockX()) * hidden;
   for (uint32_t i = ThreadX(); i < hidden; i += BlockSize()) to[i] = ToFloat(from[i]);
@@ -23,6 +24,7 @@ LOLA_KERNEL EmbedKernel(const Row* rows, const W* embedding, uint32_t hidden, fl
 // The same from an int8 table with a scale per row.
 LOLA_KERNEL EmbedInt8Kernel(const Row* rows, const int8_t* table, const float* scales,
                             uint32_t hidden, float* x) {
+  AwaitPrevious();
   const size_t token = size_t(rows[BlockX()].token);
   const int8_t* from = table + token * WeightGroups(hidden) * kGroupInputs;
   float* to = x + size_t(BlockX()) * hidden;
@@ -32,6 +34,7 @@ LOLA_KERNEL EmbedInt8Kernel(const Row* rows, const int8_t* table, const float* s
 // The same from a float8 table; scales are powers of two.
 LOLA_KERNEL EmbedFloat8Kernel(const Row* rows, const Fp8* table, const float* scales,
                               uint32_t hidden, float* x) {
+  AwaitPrevious();
   const size_t token = size_t(rows[BlockX()].token);
   const Fp8* from = table + token * WeightGroups(hidden) * kGroupInputs;
   float* to = x + size_t(BlockX()) * hidden;
@@ -43,6 +46,7 @@ LOLA_KERNEL EmbedFloat8Kernel(const Row* rows, const Fp8* table, const float* sc
 template <typename Out>
 LOLA_KERNEL NormKernel(const float* x, const uint32_t* pick, const float* weight, float epsilon,
                        uint32_t hidden, Out* out) {
+  AwaitPrevious();
   float* scratch = reinterpret_cast<float*>(SharedBytes());
   const float* from = x + size_t(pick == nullptr ? BlockX() : pick[BlockX()]) * hidden;
   float sum = 0;
@@ -57,6 +61,7 @@ LOLA_KERNEL NormKernel(const float* x, const uint32_t* pick, const float* weight
 // out = silu(gate) * up; gate_up is [rows, 2 ffn]. Grid: rows.
 template <typename Out>
 LOLA_KERNEL SwigluKernel(const float* gate_up, uint32_t ffn, Out* out) {
+  AwaitPrevious();
   const float* gate = gate_up + size_t(BlockX()) * 2 * ffn;
   Out* to = out + size_t(BlockX()) * ffn;
   for (uint32_t i = ThreadX(); i < ffn; i += BlockSize()) {
@@ -76,6 +81,7 @@ LOLA_DEVICE float Rotated(const float* x, const float* cos, const float* sin, ui
 // Writes the keys and values of a tile's rows into its stream's window, a warp a row. Constant
 // positions: the key is rotated by its place in the chunk. Grid: tiles, kv heads.
 LOLA_KERNEL PushKernel(PushParams p) {
+  AwaitPrevious();
   const uint32_t d = p.shape.head_dim;
   const Tile tile = p.tiles[BlockX()];
   const SegmentEntry segment = p.segments[tile.segment];

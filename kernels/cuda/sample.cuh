@@ -187,6 +187,7 @@ LOLA_DEVICE int32_t Draw(const Candidates& c, double uniform, double* scratch) {
 
 // Grid: rows. Shared: BlockSize() doubles and as many floats.
 LOLA_KERNEL SampleKernel(SampleParams p) {
+  AwaitPrevious();
   double* sums = reinterpret_cast<double*>(SharedBytes());
   float* scratch = reinterpret_cast<float*>(sums + BlockSize());
   const SampleRow row = p.rows[BlockX()];

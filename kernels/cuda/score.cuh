@@ -114,6 +114,7 @@ LOLA_DEVICE void PutKeys(const Panel& panel, const EventHead& e, uint32_t first,
 // Grid: events, query heads, tiles of PAIRS pairs.
 template <unsigned PAIRS>
 LOLA_KERNEL LOLA_BOUNDS(EventBlockThreads(PAIRS)) FeaturesKernel(EventParams p, uint32_t trial) {
+  AwaitPrevious();
   const uint32_t d = p.shape.head_dim, features = p.shape.feature_dim, f = features / 2;
   const EventHead e =
       trial != 0 ? HeadOf(p, BlockX(), BlockY()) : HeadBefore(p, BlockX(), BlockY());
@@ -244,6 +245,7 @@ LOLA_DEVICE void RecallErrors(const Panel& panel, const EventHead& e, const Scor
 // events, query heads, tiles of PAIRS pairs.
 template <unsigned D, unsigned PAIRS>
 LOLA_KERNEL LOLA_BOUNDS(EventBlockThreads(PAIRS)) ScoreKernel(EventParams p) {
+  AwaitPrevious();
   const uint32_t features = p.shape.feature_dim, f = features / 2;
   const EventHead e = HeadOf(p, BlockX(), BlockY());
   const uint32_t first = BlockZ() * PAIRS;

@@ -173,6 +173,7 @@ LOLA_DEVICE void AdmitAll(const EventParams& p, const EventHead& e) {
 // Grid: events, query heads (owners work). The record's counters and slots are those after the
 // event from here on.
 LOLA_KERNEL SelectKernel(EventParams p) {
+  AwaitPrevious();
   const EventHead e = HeadOf(p, BlockX(), BlockY());
   if (e.owner != BlockY()) return;
   if (!e.overflows()) return AdmitAll(p, e);

@@ -10,9 +10,12 @@
 #include "kernels/cuda/emulation/grid.h"
 #include "kernels/cuda/emulation/queues.h"
 
-#define LOLA_LAUNCH(kernel, grid, threads, shared_bytes, ...)                      \
-  this->Enqueue([=, this] {                                                        \
-    emulation::RunGrid(grid, threads, shared_bytes, [&] { kernel(__VA_ARGS__); }); \
+#define LOLA_LAUNCH(kernel, grid, threads, shared_bytes, ...) \
+  this->Enqueue([=, this] {                                   \
+    emulation::RunGrid(grid, threads, shared_bytes, [&] {     \
+      kernel(__VA_ARGS__);                                    \
+      emulation::Leave();                                     \
+    });                                                       \
   })
 
 #include "kernels/cuda/launches.h"

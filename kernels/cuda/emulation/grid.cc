@@ -21,6 +21,7 @@ enum class Wait : uint8_t { kNothing, kWarp, kBlock, kDone };
 struct Lane {
   context::fiber fiber;
   Wait wait = Wait::kNothing;
+  bool arrived = false;
 };
 
 // One block while it runs.
@@ -45,6 +46,7 @@ class Block {
   unsigned char* shared() { return shared_.data(); }
   unsigned lane_count() const { return static_cast<unsigned>(lanes_.size()); }
   uint32_t& slot(unsigned thread) { return warp_slots_[thread * kWarpWords]; }
+  bool& arrived() { return lanes_[running_].arrived; }
 
  private:
   bool ReleaseWarps();
@@ -117,6 +119,8 @@ void Block::Yield(Wait wait) {
 }  // namespace
 
 const Place& Here() { return t_place; }
+void Arrive() { t_block->arrived() = true; }
+void Leave() { LOLA_CHECK(t_block->arrived()) << "a kernel without AwaitPrevious"; }
 unsigned char* SharedBytes() { return t_block->shared(); }
 void SyncThreads() { t_block->Yield(Wait::kBlock); }
 void SyncWarp() { t_block->Yield(Wait::kWarp); }

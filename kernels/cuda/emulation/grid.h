@@ -29,6 +29,10 @@ const Place& Here();
 // because real shared memory starts out as anything.
 void RunGrid(Dim3 grid, unsigned threads, size_t shared_bytes, const std::function<void()>& body);
 
+// What AwaitPrevious means here: every thread of a kernel comes by, or Leave ends the process.
+void Arrive();
+void Leave();
+
 unsigned char* SharedBytes();
 void SyncThreads();
 void SyncWarp();
