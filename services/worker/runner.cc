@@ -17,6 +17,13 @@ namespace {
 
 using RunnerOr = absl::StatusOr<std::unique_ptr<engine::ModelRunner>>;
 
+// Tokens of a pass that are asked for, or that suit the backend: a GPU needs many to be busy, on a
+// CPU more than these only make others wait.
+constexpr uint32_t kCpuRows = 256, kGpuRows = 2048;
+size_t Rows(const WorkerOptions& options, uint32_t suited) {
+  return options.engine.step_rows > 0 ? options.engine.step_rows : suited;
+}
+
 int Threads(int asked) {
   const int all = std::max(1, int(std::thread::hardware_concurrency()));
   return asked > 0 ? asked : all;
@@ -68,7 +75,7 @@ absl::StatusOr<T> Choose(const std::string& backend, absl::StatusOr<T> cuda, con
 RunnerOr CudaRunner(const WorkerOptions& options, const ServedModel& served) {
   auto device = OpenDevice(options.compute);
   if (!device.ok()) return device.status();
-  auto runner = engine::MakeDeviceRunner(served.model, *device, options.engine.step_rows);
+  auto runner = engine::MakeDeviceRunner(served.model, *device, Rows(options, kGpuRows));
   if (runner.ok()) SayDevice(**device);
   return runner;
 }
@@ -84,7 +91,7 @@ absl::StatusOr<std::shared_ptr<engine::StageMaker>> CudaStages(const ComputeOpti
 }
 
 RunnerOr CpuRunner(const WorkerOptions& options, const ServedModel& served) {
-  return engine::MakeModelRunner(served.model, options.engine.step_rows,
+  return engine::MakeModelRunner(served.model, Rows(options, kCpuRows),
                                  Threads(options.compute.threads));
 }
 
@@ -107,7 +114,7 @@ absl::StatusOr<MadeRunner> Pipeline(const WorkerOptions& options, const ServedMo
   }
   auto runner = engine::MakePipelineRunner(served.model, std::move(links),
                                            {.front = options.front,
-                                            .rows_max = options.engine.step_rows,
+                                            .rows_max = Rows(options, kCpuRows),
                                             .here = *here,
                                             .patience = left()});
   if (!runner.ok()) return runner.status();

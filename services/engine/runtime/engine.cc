@@ -24,11 +24,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
                                                        std::shared_ptr<const Tokenizer> tokenizer,
                                                        std::shared_ptr<StreamBackend> backend) {
   if (absl::Status s = options.Validate(); !s.ok()) return s;
-  if (runner->rows_max() < options.step_rows) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "step_rows: ", options.step_rows, ", but the workspace holds ", runner->rows_max()));
-  }
   EngineOptions resolved = options;
+  if (absl::Status s = resolved.FitRows(runner->rows_max()); !s.ok()) return s;
   const memory::StateLayout layout(runner->model().geometry(), runner->model().default_settings());
   if (resolved.slot_bytes == 0) resolved.slot_bytes = layout.stride_bytes();
   resolved.slot_bytes =

@@ -1,5 +1,7 @@
 #include "services/engine/runtime/options.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 
 namespace lola::engine {
@@ -21,8 +23,7 @@ absl::Status EngineOptions::Validate() const {
   const Bound bounds[] = {
       {"slots", slots, 1},
       {"open_streams_max", open_streams_max, slots},
-      {"step_rows", step_rows, 2},
-      {"prefill_rows_beside_decode", prefill_rows_beside_decode, 1},
+      {"step_rows", step_rows == 0 ? 2 : step_rows, 2},
       {"ops_per_stream_max", ops_per_stream_max, 1},
       {"queued_tokens_per_stream_max", queued_tokens_per_stream_max, 1},
       {"queued_tokens_max", queued_tokens_max, 1},
@@ -42,12 +43,25 @@ absl::Status EngineOptions::Validate() const {
   for (const Bound& bound : bounds) {
     if (absl::Status s = AtLeast(bound.field, bound.value, bound.least); !s.ok()) return s;
   }
-  if (prefill_rows_beside_decode >= step_rows) {
+  if (step_rows > 0 && prefill_rows_beside_decode >= step_rows) {
     return absl::InvalidArgumentError(
         absl::StrCat("prefill_rows_beside_decode: ", prefill_rows_beside_decode,
                      " leaves no row of step_rows ", step_rows));
   }
   return absl::OkStatus();
+}
+
+absl::Status EngineOptions::FitRows(size_t rows_max) {
+  if (step_rows == 0) step_rows = static_cast<uint32_t>(rows_max);
+  if (rows_max < step_rows) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("step_rows: ", step_rows, ", but the workspace holds ", rows_max));
+  }
+  constexpr uint32_t kPrefillRows = 64;
+  if (prefill_rows_beside_decode == 0) {
+    prefill_rows_beside_decode = std::min(std::max(kPrefillRows, step_rows / 8), step_rows - 1);
+  }
+  return Validate();
 }
 
 }  // namespace lola::engine

@@ -20,8 +20,9 @@ struct EngineOptions {
   std::chrono::milliseconds slot_slice{2'000};
 
   // Batching. Rows are tokens fed in one pass of the model.
-  uint32_t step_rows = 256;
-  uint32_t prefill_rows_beside_decode = 64;  // of them, for prefill while others decode
+  uint32_t step_rows = 0;  // 0 = as many as the runner takes
+  // Of them, for prefill while others decode; 0 = an eighth, but at least 64 where they fit.
+  uint32_t prefill_rows_beside_decode = 0;
 
   // Queues.
   uint32_t ops_per_stream_max = 64;
@@ -48,6 +49,9 @@ struct EngineOptions {
 
   // INVALID_ARGUMENT naming the field and its value.
   absl::Status Validate() const;
+  // Puts numbers in the place of zeros that stand for what suits a runner of `rows_max` rows.
+  // INVALID_ARGUMENT as Validate, or when the runner takes fewer than step_rows.
+  absl::Status FitRows(size_t rows_max);
 };
 
 }  // namespace lola::engine

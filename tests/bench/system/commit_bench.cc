@@ -96,8 +96,9 @@ std::vector<int32_t> Measure(const Plan& plan, const worker::ServedModel& served
   std::vector<Clock::time_point> computed;
   engine::EngineOptions options;
   options.slots = 2;
+  constexpr size_t kRows = 256;
   auto runner = std::make_unique<TimingRunner>(
-      engine::MakeModelRunner(served.model, options.step_rows, plan.threads), &computed);
+      engine::MakeModelRunner(served.model, kRows, plan.threads), &computed);
   auto engine =
       Check(engine::Engine::Create(options, std::move(runner), served.tokenizer, shard.client()));
   const bool local = durability == engine::Durability::kLocal;

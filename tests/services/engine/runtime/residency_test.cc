@@ -215,5 +215,26 @@ TEST(Residency, BadOptionsAreRefusedByName) {
   EXPECT_NE(status.message().find("prefill_rows_beside_decode"), std::string::npos) << status;
 }
 
+TEST(Residency, RowsFitTheRunnerWhereNoneAreAskedFor) {
+  const auto fitted = [](size_t rows_max, uint32_t step_rows, uint32_t prefill) {
+    EngineOptions options;
+    options.step_rows = step_rows;
+    options.prefill_rows_beside_decode = prefill;
+    EXPECT_TRUE(options.FitRows(rows_max).ok());
+    return std::pair(options.step_rows, options.prefill_rows_beside_decode);
+  };
+  EXPECT_EQ(fitted(256, 0, 0), std::pair(256u, 64u));
+  EXPECT_EQ(fitted(2048, 0, 0), std::pair(2048u, 256u));
+  EXPECT_EQ(fitted(2048, 512, 0), std::pair(512u, 64u));
+  EXPECT_EQ(fitted(256, 16, 0), std::pair(16u, 15u));
+  EXPECT_EQ(fitted(256, 0, 100), std::pair(256u, 100u));
+  EngineOptions options;
+  options.step_rows = 512;
+  EXPECT_EQ(options.FitRows(256).message(), "step_rows: 512, but the workspace holds 256");
+  options.step_rows = 0;
+  options.prefill_rows_beside_decode = 256;
+  EXPECT_TRUE(absl::IsInvalidArgument(options.FitRows(256)));
+}
+
 }  // namespace
 }  // namespace lola::engine
