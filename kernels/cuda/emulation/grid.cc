@@ -3,6 +3,8 @@
 #include <boost/context/fiber.hpp>
 #include <boost/context/pooled_fixedsize_stack.hpp>
 #include <cstring>
+#include <numeric>
+#include <random>
 #include <utility>
 #include <vector>
 
@@ -22,6 +24,22 @@ struct Lane {
   context::fiber fiber;
   Wait wait = Wait::kNothing;
   bool arrived = false;
+};
+
+// The numbers below n, once each, in an order that differs from call to call.
+class AnyOrder {
+ public:
+  explicit AnyOrder(size_t n) : n_(n) {
+    thread_local std::minstd_rand random(1);
+    at_ = random() % n;
+    do {
+      stride_ = 1 + random() % n;
+    } while (std::gcd(stride_, n) != 1);
+  }
+  size_t Next() { return at_ = (at_ + stride_) % n_; }
+
+ private:
+  size_t n_, at_, stride_;
 };
 
 // One block while it runs.
@@ -67,7 +85,9 @@ void Block::Run(Place& place) {
   unsigned done = 0;
   while (done < lanes_.size()) {
     bool moved = false;
-    for (unsigned i = 0; i < lanes_.size(); ++i) {
+    AnyOrder order(lanes_.size());
+    for (size_t n = 0; n < lanes_.size(); ++n) {
+      const unsigned i = static_cast<unsigned>(order.Next());
       if (lanes_[i].wait != Wait::kNothing) continue;
       place.thread.x = i;
       running_ = i;
@@ -155,16 +175,17 @@ uint32_t Ballot(bool value) {
 void RunGrid(Dim3 grid, unsigned threads, size_t shared_bytes, const std::function<void()>& body) {
   LOLA_CHECK(t_block == nullptr) << "a grid inside a grid";
   context::pooled_fixedsize_stack stacks(kStackBytes);
-  for (unsigned z = 0; z < grid.z; ++z) {
-    for (unsigned y = 0; y < grid.y; ++y) {
-      for (unsigned x = 0; x < grid.x; ++x) {
-        t_place = {{0, 0, 0}, {x, y, z}, {threads, 1, 1}, grid};
-        Block block(threads, shared_bytes, body, stacks);
-        t_block = &block;
-        block.Run(t_place);
-        t_block = nullptr;
-      }
-    }
+  const size_t blocks = size_t{grid.x} * grid.y * grid.z;
+  if (blocks == 0) return;
+  AnyOrder order(blocks);
+  for (size_t n = 0; n < blocks; ++n) {
+    const size_t at = order.Next();
+    const auto x = unsigned(at % grid.x), y = unsigned(at / grid.x % grid.y);
+    t_place = {{0, 0, 0}, {x, y, unsigned(at / grid.x / grid.y)}, {threads, 1, 1}, grid};
+    Block block(threads, shared_bytes, body, stacks);
+    t_block = &block;
+    block.Run(t_place);
+    t_block = nullptr;
   }
 }
 

@@ -1,7 +1,8 @@
 // Runs device kernels on the CPU, thread by thread: every device thread is a fiber that gives way
 // at barriers and warp exchanges. Slow and exact: it lets the same kernel source be tested,
-// sanitised and debugged on machines without a GPU. It models one block at a time, in order, and no
-// memory races between blocks.
+// sanitised and debugged on machines without a GPU. One block runs at a time, and in it one thread
+// until it gives way; blocks and threads take turns in another order every time, so that a barrier
+// that is missing shows as a wrong result sooner or later.
 //
 // Not thread-safe: one grid at a time per host thread. A barrier that some threads of a block (or a
 // warp exchange that some lanes of a warp) never reach is a programmer error and ends the process.
