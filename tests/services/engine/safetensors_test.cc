@@ -81,6 +81,9 @@ TEST(Safetensors, NamesWhatIsWrongWithAFile) {
               HasSubstr("overflows"));
   EXPECT_THAT(ErrorOf(R"({"t":{"dtype":"F32","shape":[2]}})", kEight), HasSubstr("data_offsets"));
   EXPECT_THAT(ErrorOf(R"({"t":[]})", kEight), HasSubstr("tensor t: not an object"));
+  const std::string nest = std::string(200'000, '[') + std::string(200'000, ']');
+  EXPECT_THAT(ErrorOf(Entry("F32", "[" + nest + "]", "[0,8]"), kEight),
+              HasSubstr("f: header is nested deeper than 128 levels"));
 }
 
 TEST(Safetensors, RefusesOverlapsAndHoles) {
