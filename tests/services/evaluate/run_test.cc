@@ -345,6 +345,16 @@ TEST(Perplexity, StreamsEndWhereTheyAreTold) {
   }
 }
 
+// Stretches begin behind blanks: a text without them is one stretch, not one and some of nothing.
+TEST(Perplexity, ATextThatCannotBeCutIsRefused) {
+  TaskOptions options = Options("perplexity", 100, 3);
+  options.text = WriteFile("solid.txt", std::string(5000, 'x'));
+  options.repeat_haystack = true;
+  EXPECT_THAT(Refusal(options), HasSubstr("samples: 3, but"));
+  options.samples = 1;
+  EXPECT_EQ(Refusal(options), "ok");
+}
+
 TEST(Summarise, MeanBitsHaveAnInterval) {
   const BitCount count{16, 16, 32.0, 80.0};  // 8 tokens of 1 bit, 8 of 3
   EXPECT_NEAR(MeanInterval(count).first, 1.4939, 1e-4);
