@@ -137,7 +137,9 @@ absl::Status Evaluate(Flags& f) {
   if (!f.quiet) std::fprintf(stderr, "\n");
   if (!result.ok()) return result.status();
   if (f.json) {
-    std::printf("%s\n", ToJson(*result, f, **model).dump().c_str());
+    const std::string line =
+        ToJson(*result, f, **model).dump(-1, ' ', false, Json::error_handler_t::replace);
+    std::printf("%s\n", line.c_str());
   } else {
     std::printf(
         "%s %s, length %llu: %u of %u right, %.1f %% (95 %%: %.1f to %.1f), "

@@ -64,6 +64,11 @@ bool WriteAll(int file, std::string_view text) {
   return true;
 }
 
+// With a line break. Paths are told as they are: what is no UTF-8 in them is replaced.
+std::string Line(const Json& json, int indent = -1) {
+  return json.dump(indent, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
 absl::Status Unwritable(const std::string& path) {
   return absl::UnavailableError(
       absl::StrCat("out: ", path, " cannot be written: ", std::strerror(errno)));
@@ -168,9 +173,9 @@ absl::Status ResultsFile::Add(SampleResult result) {
   if (journal_ >= 0 && std::exchange(journal_is_empty_, false)) {
     Json owner;
     owner["identity"] = ToJson(Identity(header_));
-    line = owner.dump() + "\n";
+    line = Line(owner);
   }
-  if (journal_ >= 0) line += ToJson(result).dump() + "\n";
+  if (journal_ >= 0) line += Line(ToJson(result));
   Insert(std::move(result));
   return journal_ < 0 || WriteAll(journal_, line) ? absl::OkStatus() : Unwritable(JournalPath());
 }
@@ -205,7 +210,7 @@ std::string ResultsFile::Text(int indent) const {
         {"tokens_per_second", seconds_ > 0 ? static_cast<double>(tokens_) / seconds_ : 0.0}}},
       {"samples", Json::array()}};
   for (const SampleResult& result : results_) json["samples"].push_back(ToJson(result));
-  return json.dump(indent) + "\n";
+  return Line(json, indent);
 }
 
 absl::Status ResultsFile::Save() {

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cmath>
 #include <cstring>
@@ -148,6 +149,12 @@ TEST_F(TensorSetTest, RefusesAnIndexThatLeavesTheFolderOrLies) {
   EXPECT_THAT(std::string(TensorSet::Open(dir_).status().message()), HasSubstr("weight_map.z"));
   Write("model.safetensors.index.json", R"({"weight_map":{"z":"gone.safetensors"}})");
   EXPECT_EQ(TensorSet::Open(dir_).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(TensorSetTest, RefusesWhatIsNoFileWithoutWaitingForIt) {
+  ASSERT_EQ(mkfifo((dir_ / "model.safetensors").c_str(), 0600), 0);
+  EXPECT_THAT(std::string(TensorSet::Open(dir_).status().message()),
+              HasSubstr("model.safetensors: not a regular file"));
 }
 
 TEST_F(TensorSetTest, NamesAMissingFile) {
