@@ -19,6 +19,7 @@ from convert.torch_file import read_torch
 
 MAPS = ("feature_map_q.mlp.layer", "feature_map_k.mlp.layer")
 FACTORS = "window_factors"
+FEATURES_MAX = 256  # of one half
 DEFAULT_ALPHA = 16.0  # of LoLCATs, whose files do not say it
 _LAYER = re.compile(r"(?:.*\.)?layers\.(\d+)\.(.+)")
 _LORA = re.compile(r"((?:self_attn\.[qkvo]|mlp\.(?:gate|up|down))_proj)"
@@ -189,6 +190,9 @@ def check_adapters(adapters: Adapters, shape: "ModelShape", widths: dict) -> int
         if tensor.shape != want or feature_dim == 0:
             raise ConvertError(f"tensor {name}: shape {list(tensor.shape)}, expected {list(want)}")
         check_finite(name, _values(name, tensor))
+    if feature_dim % 16 or feature_dim > FEATURES_MAX:
+        raise ConvertError(f"feature maps of width {feature_dim}: not a multiple of 16 up to "
+                           f"{FEATURES_MAX}, the engine has no others")
     for leaf in sorted({leaf for _, leaf in adapters.lora}):
         absent = [i for i in everywhere if (i, leaf) not in adapters.lora]
         if absent:

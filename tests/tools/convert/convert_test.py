@@ -145,7 +145,7 @@ class ConvertTest(FolderTest):
         config = json.loads((self.out / "config.json").read_text())
         lola = config.pop("lola")
         self.assertEqual(config, CONFIG)
-        self.assertEqual(lola["feature_map"]["feature_dim"], 3)
+        self.assertEqual(lola["feature_map"]["feature_dim"], 16)
         self.assertEqual((lola["defaults"]["window"], lola["defaults"]["chunk"]), (64, 32))
         self.assertEqual(lola["defaults"]["mixing"], "natural")
         digest = subprocess.run(["sha256sum", self.base / "model.safetensors"], text=True,
@@ -161,7 +161,7 @@ class ConvertTest(FolderTest):
         code, text = self.run_convert("--distill", self.dir / "d.pt", "--dry-run")
         self.assertEqual(code, 0, text)
         self.assertIn("nothing was written", text)
-        self.assertIn("width 3, F 6", text)
+        self.assertIn("width 16, F 32", text)
         self.assertFalse(self.out.exists())
 
     def test_a_mistral_base_and_tied_embeddings(self):
