@@ -205,6 +205,26 @@ TEST(ResultsFile, NamesThatAreNoUtf8AreKeptReadable) {
   }
 }
 
+// Classes differ in the last bits: a run that goes on on another machine tells both.
+TEST(ResultsFile, TellsEveryInstructionClassThatComputedSamples) {
+  const World world;
+  const TaskOptions options = Options("niah_single_1", 1400, 3);
+  const auto task = Make(options);
+  RunHeader header = Header(options, *task, *world.Runner(1, 1));
+  const std::string path = Fresh("classes.json");
+  const auto classes = [&](const char* name, uint64_t index) {
+    header.setup.instruction_class = name;
+    const auto file = *ResultsFile::Open(path, header);
+    EXPECT_TRUE(file->Add({.index = index}).ok());
+    // The first run is killed: its sample stands in the journal alone.
+    EXPECT_TRUE(index == 0 || file->Save().ok());
+    return Json::parse(file->Text())["instruction_class"].get<std::string>();
+  };
+  EXPECT_EQ(classes("avx2", 0), "avx2");
+  EXPECT_EQ(classes("avx512", 1), "avx2, avx512");
+  EXPECT_EQ(classes("avx2", 2), "avx2, avx512");
+}
+
 TEST(ResultsFile, OtherArgumentsAreRefusedByName) {
   const World world;
   TaskOptions options = Options("niah_single_1", 1400, 1);
