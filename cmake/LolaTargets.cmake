@@ -37,6 +37,19 @@ function(lola_test name)
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
 endfunction()
 
+# lola_test_classes(name ...): runs tests that call kernels once more under every instruction class
+# below the machine's best one; where the machine lacks a class, that run is skipped.
+function(lola_test_classes)
+  foreach(name ${ARGN})
+    target_sources(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests/support/instruction_class.cc)
+    foreach(class avx512bf16 avx512 avx2 scalar)
+      add_test(NAME ${name}_${class} COMMAND ${name})
+      set_tests_properties(${name}_${class} PROPERTIES LABELS unit TIMEOUT 600 SKIP_RETURN_CODE 77
+                           ENVIRONMENT LOLA_TEST_INSTRUCTIONS=${class})
+    endforeach()
+  endforeach()
+endfunction()
+
 # lola_bench(name ...): a benchmark; its --smoke run is a test so that it never rots.
 function(lola_bench name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})

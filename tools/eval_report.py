@@ -54,21 +54,33 @@ def length(results):
 # Settings that variant() always tells, or that follow from those it tells.
 TOLD = ("mode", "profile", "window", "chunk", "cache_pairs", "cache_pairs_per_layer", "score")
 
+# Arguments in which the runs of one line may differ.
+JOINED = ("task", "length", "samples")
+
 
 def tell_apart(all_results):
-    """Adds to each run the settings and weight type in which runs of its task and name differ."""
+    """Adds to each run everything in which runs of its task and name differ: model, settings,
+    weight type, texts. Only length, and how many samples were worth it there, make one line."""
     groups = {}
     for results in all_results:
         groups.setdefault((results["identity"]["task"], variant(results)), []).append(results)
     for group in groups.values():
-        names = [n for n in group[0]["identity"] if n == "weight_dtype" or
-                 n.startswith("settings.") and n[9:] not in TOLD]
+        names = dict.fromkeys(n for results in group for n in results["identity"])
         for name in names:
+            if name in JOINED or name.removeprefix("settings.") in TOLD:
+                continue
             values = [r["identity"].get(name, "") for r in group]
             if len(set(values)) > 1:
                 for results, value in zip(group, values):
+                    shown = model_of(results) if name == "fingerprint" else value or "none"
                     results.setdefault("apart", []).append(
-                        f"{name.removeprefix('settings.')} {value or 'none'}")
+                        f"{name.removeprefix('settings.')} {shown}")
+
+
+def model_of(results):
+    """The fingerprint's beginning, and the model's name where the run tells it."""
+    name = pathlib.PurePath(results.get("model", "")).name
+    return results["identity"]["fingerprint"][:12] + (f" ({name})" if name else "")
 
 
 def variant(results):

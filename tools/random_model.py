@@ -17,7 +17,11 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-import numpy as np  # noqa: E402
+try:
+    import numpy as np
+except ImportError:
+    sys.exit("random_model: needs numpy: install the package python3-numpy and use "
+             "/usr/bin/python3, or pip install numpy")
 from convert.base_model import read_shape  # noqa: E402
 from convert.dtypes import narrow  # noqa: E402
 from convert.tensor_files import Output, write_safetensors  # noqa: E402

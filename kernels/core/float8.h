@@ -3,7 +3,7 @@
 //
 // A power of two scales without rounding, so an element is rounded once, to nearest even, and a row
 // that was rounded before is stored without change. Relative error of an element: at most 2^-4
-// while it is above 2^-15 of the row's largest, below that at most 2^-19 of the largest.
+// while it is above 2^-13 of the row's largest, below that at most 2^-17 of the largest.
 #ifndef LOLA_KERNELS_CORE_FLOAT8_H_
 #define LOLA_KERNELS_CORE_FLOAT8_H_
 

@@ -13,7 +13,6 @@ HWY_BEFORE_NAMESPACE();
 namespace lola::kernels {
 namespace HWY_NAMESPACE {
 
-inline constexpr size_t kVectors = kPanelOutputs / kLanes;  // per panel row
 inline constexpr size_t kRowBlockMax = kManyRegisters ? 12 : 4;
 
 // Widened halves of a vector of bfloat16 pairs.

@@ -7,6 +7,7 @@
 #include "services/engine/json_reader.h"
 #include "services/engine/mapped_file.h"
 #include "services/engine/tokenizer/characters.h"
+#include "services/engine/utf8.h"
 
 namespace lola::engine {
 namespace {
@@ -15,18 +16,26 @@ constexpr size_t kFileBytesMax = 16 << 20;
 constexpr size_t kShownBytes = 160;
 constexpr char kDefaultDate[] = "26 Jul 2024";
 
+// Bytes of the blank character that `text` begins with; 0 when it begins with anything else. What
+// is no UTF-8 is not blank: people's messages come here before anything has looked at them.
+size_t BlankAt(std::string_view text) {
+  const Utf8Step step = NextUtf8(text);
+  if (step.kind != Utf8Step::kCharacter) return 0;
+  const uint32_t code = CodePointAt(text, 0).code;
+  return IsWhiteSpace(code) || (code >= 0x1C && code <= 0x1F) ? step.size : 0;
+}
+
 // Python's str.strip(): white space and the four information separators.
 std::string_view Stripped(std::string_view text) {
-  const auto blank = [](uint32_t c) { return IsWhiteSpace(c) || (c >= 0x1C && c <= 0x1F); };
   while (!text.empty()) {
-    const CodePoint point = CodePointAt(text, 0);
-    if (!blank(point.code)) break;
-    text.remove_prefix(point.size);
+    const size_t blank = BlankAt(text);
+    if (blank == 0) break;
+    text.remove_prefix(blank);
   }
   while (!text.empty()) {
     size_t begin = text.size() - 1;
     while (begin > 0 && (static_cast<uint8_t>(text[begin]) & 0xC0) == 0x80) --begin;
-    if (!blank(CodePointAt(text, begin).code)) break;
+    if (BlankAt(text.substr(begin)) != text.size() - begin) break;
     text.remove_suffix(text.size() - begin);
   }
   return text;
@@ -145,12 +154,12 @@ std::optional<ChatTemplate> ChatTemplate::Recognise(const std::string& text) {
 
 absl::StatusOr<std::optional<ChatTemplate>> ChatTemplate::Parse(std::string_view config,
                                                                 std::string_view jinja) {
-  const Json root =
-      config.empty() ? Json::object() : Json::parse(config.begin(), config.end(), nullptr, false);
-  if (!root.is_object()) {
-    return absl::InvalidArgumentError("tokenizer_config.json: not a JSON object");
+  const absl::StatusOr<Json> root = ParseJsonObject(config.empty() ? "{}" : config);
+  if (!root.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tokenizer_config.json: ", root.status().message()));
   }
-  const std::string text = jinja.empty() ? TemplateOf(root) : std::string(jinja);
+  const std::string text = jinja.empty() ? TemplateOf(*root) : std::string(jinja);
   if (text.empty()) return std::nullopt;
   std::optional<ChatTemplate> made = Recognise(text);
   if (!made) {
@@ -159,8 +168,8 @@ absl::StatusOr<std::optional<ChatTemplate>> ChatTemplate::Parse(std::string_view
                      " (known: llama-2, llama-3, llama-3.1, mistral-v1, mistral-v3, "
                      "mistral-v3-tekken, mistral-v7, mistral-v7-tekken, chatml)"));
   }
-  made->bos_ = TokenOf(root, "bos_token");
-  made->eos_ = TokenOf(root, "eos_token");
+  made->bos_ = TokenOf(*root, "bos_token");
+  made->eos_ = TokenOf(*root, "eos_token");
   made->end_of_turn_ = made->family_ == Family::kChatMl ? "<|im_end|>"
                        : made->family_ == Family::kLlama3 || made->family_ == Family::kLlama31
                            ? "<|eot_id|>"

@@ -208,9 +208,9 @@ absl::Status ReadLola(const Json& object, ModelConfig& config) {
 }  // namespace
 
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
-  const Json root = Json::parse(json.begin(), json.end(), nullptr, false);
-  if (!root.is_object()) return absl::InvalidArgumentError("not a JSON object");
-  JsonReader reader(root, "");
+  const absl::StatusOr<Json> root = ParseJsonObject(json);
+  if (!root.ok()) return root.status();
+  JsonReader reader(*root, "");
   ModelConfig config;
   RefuseWhatIsMissing(reader, config);
   ReadShape(reader, config);
@@ -246,8 +246,11 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& model_dir) {
   if (!std::filesystem::exists(generation, ignored)) return config;
   const absl::StatusOr<std::string> extra = ReadTextFile(generation, kConfigBytesMax);
   if (!extra.ok()) return extra.status();
-  const Json root = Json::parse(*extra, nullptr, false);
-  JsonReader reader(root, generation + ": ");
+  const absl::StatusOr<Json> root = ParseJsonObject(*extra);
+  if (!root.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(generation, ": ", root.status().message()));
+  }
+  JsonReader reader(*root, generation + ": ");
   std::vector<int32_t> eos = ReadIds(reader, "eos_token_id", config->geometry.vocab);
   if (!reader.status().ok()) return reader.status();
   if (!eos.empty()) config->eos = std::move(eos);

@@ -11,7 +11,37 @@ namespace {
 
 constexpr size_t kShownBytesMax = 120;
 
+// The byte at which `text` opens one bracket too many; its size when it never does. Brackets in
+// strings do not count. Any text: it need not be JSON.
+size_t FirstTooDeep(std::string_view text) {
+  size_t depth = 0;
+  bool quoted = false;
+  for (size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    if (quoted && c == '\\') {
+      ++at;
+    } else if (c == '"') {
+      quoted = !quoted;
+    } else if (!quoted && (c == '[' || c == '{')) {
+      if (++depth > kJsonDepthMax) return at;
+    } else if (!quoted && (c == ']' || c == '}') && depth > 0) {
+      --depth;
+    }
+  }
+  return text.size();
+}
+
 }  // namespace
+
+absl::StatusOr<Json> ParseJsonObject(std::string_view text) {
+  if (const size_t at = FirstTooDeep(text); at < text.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("nested deeper than ", kJsonDepthMax, " levels at byte ", at));
+  }
+  Json value = Json::parse(text.begin(), text.end(), nullptr, false);
+  if (!value.is_object()) return absl::InvalidArgumentError("not a JSON object");
+  return value;
+}
 
 std::string ShowJson(const Json& value) {
   std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);

@@ -4,6 +4,7 @@
 #ifndef LOLA_SERVICES_ENGINE_JSON_READER_H_
 #define LOLA_SERVICES_ENGINE_JSON_READER_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -13,10 +14,18 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 namespace lola::engine {
 
 using Json = nlohmann::json;
+
+// Levels of brackets in a text that is read: copying, comparing and printing a value go as deep
+// into the stack as it is nested, and files are not ours.
+inline constexpr size_t kJsonDepthMax = 128;
+
+// The object a text spells. INVALID_ARGUMENT ("not a JSON object", "nested deeper than ...").
+absl::StatusOr<Json> ParseJsonObject(std::string_view text);
 
 class JsonReader {
  public:

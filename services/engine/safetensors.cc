@@ -5,7 +5,6 @@
 #include <cstring>
 #include <filesystem>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <utility>
@@ -14,11 +13,10 @@
 #include "absl/strings/str_join.h"
 #include "kernels/core/check.h"
 #include "memory/text.h"
+#include "services/engine/json_reader.h"
 
 namespace lola::engine {
 namespace {
-
-using Json = nlohmann::json;
 
 constexpr size_t kDimensionsMax = 8;
 constexpr size_t kIndexBytesMax = 64 << 20;
@@ -141,13 +139,14 @@ absl::StatusOr<TensorMap> ParseSafetensors(std::span<const std::byte> file, std:
                                             kSafetensorsHeaderBytesMax, ")"));
   }
   const char* text = reinterpret_cast<const char*>(rest.data());
-  const Json header = Json::parse(text, text + header_size, nullptr, false);
-  if (!header.is_object()) {
-    return absl::DataLossError(absl::StrCat(ToAbsl(name), ": header is not a JSON object"));
+  const absl::StatusOr<Json> header = ParseJsonObject(std::string_view(text, header_size));
+  if (!header.ok()) {
+    return absl::DataLossError(
+        absl::StrCat(ToAbsl(name), ": header is ", header.status().message()));
   }
   const std::span<const std::byte> data = rest.subspan(header_size);
   TensorMap tensors;
-  for (const auto& [key, entry] : header.items()) {
+  for (const auto& [key, entry] : header->items()) {
     if (key == "__metadata__") continue;
     absl::StatusOr<TensorView> view =
         ParseEntry(absl::StrCat(ToAbsl(name), ": tensor ", key), entry, data);
@@ -213,12 +212,16 @@ absl::StatusOr<TensorSet> TensorSet::Open(const std::string& model_dir) {
   }
   const absl::StatusOr<std::string> text = ReadTextFile(index_path, kIndexBytesMax);
   if (!text.ok()) return text.status();
-  const Json index = Json::parse(*text, nullptr, false);
-  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
+  const absl::StatusOr<Json> index = ParseJsonObject(*text);
+  if (!index.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(index_path, ": ", index.status().message()));
+  }
+  const auto weight_map = index->find("weight_map");
+  if (weight_map == index->end() || !weight_map->is_object()) {
     return absl::InvalidArgumentError(absl::StrCat(index_path, ": weight_map: missing"));
   }
   std::set<std::string> names;
-  for (const auto& [tensor, file] : index["weight_map"].items()) {
+  for (const auto& [tensor, file] : weight_map->items()) {
     if (!file.is_string()) {
       return absl::InvalidArgumentError(
           absl::StrCat(index_path, ": weight_map.", tensor, ": ", file.dump()));
@@ -233,7 +236,7 @@ absl::StatusOr<TensorSet> TensorSet::Open(const std::string& model_dir) {
     const absl::Status added = set.AddFile(absl::StrCat(model_dir, "/", name));
     if (!added.ok()) return added;
   }
-  for (const auto& [tensor, file] : index["weight_map"].items()) {
+  for (const auto& [tensor, file] : weight_map->items()) {
     if (set.tensors_.find(tensor) == set.tensors_.end()) {
       return absl::InvalidArgumentError(
           absl::StrCat(index_path, ": weight_map.", tensor, ": not in ", file.get<std::string>()));

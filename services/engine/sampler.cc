@@ -94,7 +94,11 @@ void Sampler::Penalise(const SamplingParams& params, std::span<const int32_t> re
   for (const int32_t id : order_) {
     if (id < 0 || static_cast<size_t>(id) >= adjusted_.size()) continue;
     float& logit = adjusted_[id];
+    if (logit == kMinusInfinity) continue;
     logit = logit > 0.0f ? logit / params.repetition_penalty : logit * params.repetition_penalty;
+    // A tiny or large penalty must not make an infinity: differences of two are no numbers.
+    logit =
+        std::clamp(logit, std::numeric_limits<float>::lowest(), std::numeric_limits<float>::max());
   }
 }
 

@@ -72,15 +72,16 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& mode
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> ParseTokenizer(std::string_view json,
                                                           std::string_view config) {
-  const Json root = Json::parse(json.begin(), json.end(), nullptr, false);
-  if (!root.is_object()) return absl::InvalidArgumentError("not a JSON object");
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = ParseKind(root);
+  const absl::StatusOr<Json> root = ParseJsonObject(json);
+  if (!root.ok()) return root.status();
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = ParseKind(*root);
   if (!tokenizer.ok() || config.empty()) return tokenizer;
-  const Json settings = Json::parse(config.begin(), config.end(), nullptr, false);
-  if (!settings.is_object()) {
-    return absl::InvalidArgumentError("tokenizer_config.json: not a JSON object");
+  const absl::StatusOr<Json> settings = ParseJsonObject(config);
+  if (!settings.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tokenizer_config.json: ", settings.status().message()));
   }
-  auto prefix = ReadConfiguredPrefix(settings, **tokenizer);
+  auto prefix = ReadConfiguredPrefix(*settings, **tokenizer);
   if (!prefix.ok()) {
     return absl::Status(prefix.status().code(),
                         absl::StrCat("tokenizer_config.json: ", prefix.status().message()));

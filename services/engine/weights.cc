@@ -29,7 +29,8 @@ struct Target {
   std::vector<float>* values = nullptr;
   std::vector<BFloat16>* rounded = nullptr;
   PackedMatrix* matrix = nullptr;
-  uint64_t first_row = 0;  // of the matrix
+  uint64_t first_row = 0;    // of the matrix
+  uint64_t matrix_rows = 0;  // of all of it
 
   uint64_t elements() const {
     uint64_t count = 1;
@@ -39,7 +40,7 @@ struct Target {
 };
 using Targets = std::map<std::string, Target>;
 
-// The parts of ModelWeights, allocated and empty, and the tensors that fill them.
+// The parts of ModelWeights, and the tensors that fill them.
 class Builder {
  public:
   Builder(const ModelConfig& config, Dtype dtype, std::optional<LayerRange> layers)
@@ -47,8 +48,10 @@ class Builder {
         dtype_(dtype),
         layers_(layers.value_or(LayerRange{0, config.geometry.layers})) {}
 
-  // Leaves what was filled in `weights`; it must not move while targets are in use.
+  // Lists the tensors and takes no memory for them: shapes are what a config.json says, which is
+  // compared with the files first. `weights` must not move while targets are in use.
   Targets Prepare(ModelWeights& weights);
+  void Allocate(const Targets& targets) const;
   // Once all targets are filled.
   void Finish(ModelWeights& weights) const;
 
@@ -71,19 +74,19 @@ class Builder {
 
 void Builder::Values(const std::string& name, std::vector<uint64_t> shape,
                      std::vector<float>* values) {
-  Target target{.shape = std::move(shape), .values = values};
-  values->resize(target.elements());
-  targets_.emplace(name, std::move(target));
+  targets_.emplace(name, Target{.shape = std::move(shape), .values = values});
 }
 
 void Builder::Matrix(const std::vector<Part>& parts, uint64_t in, PackedMatrix* matrix) {
-  uint64_t out = 0;
+  uint64_t rows = 0;
+  for (const Part& part : parts) rows += part.out;
+  uint64_t first = 0;
   for (const Part& part : parts) {
-    targets_.emplace(part.name,
-                     Target{.shape = {part.out, in}, .matrix = matrix, .first_row = out});
-    out += part.out;
+    targets_.emplace(
+        part.name,
+        Target{.shape = {part.out, in}, .matrix = matrix, .first_row = first, .matrix_rows = rows});
+    first += part.out;
   }
-  *matrix = PackedMatrix::Zeros(out, in, dtype_);
 }
 
 void Builder::Layer(uint32_t index, LayerWeights& layer) {
@@ -120,9 +123,8 @@ void Builder::Ends(ModelWeights& weights) {
   if (last) Matrix({{"lm_head.weight", g.vocab}}, g.hidden, &weights.head);
   if (!first) return;
   if (dtype_ == Dtype::kFloat32) return Values(embedding, {g.vocab, g.hidden}, &weights.embedding);
-  Target target{.shape = {g.vocab, g.hidden}, .rounded = &weights.embedding_bf16};
-  weights.embedding_bf16.resize(target.elements());
-  targets_.emplace(embedding, std::move(target));
+  targets_.emplace(embedding,
+                   Target{.shape = {g.vocab, g.hidden}, .rounded = &weights.embedding_bf16});
 }
 
 Targets Builder::Prepare(ModelWeights& weights) {
@@ -133,6 +135,15 @@ Targets Builder::Prepare(ModelWeights& weights) {
   Ends(weights);
   for (const auto& [name, target] : targets_) weights.parameters += target.elements();
   return std::move(targets_);
+}
+
+void Builder::Allocate(const Targets& targets) const {
+  for (const auto& [name, target] : targets) {
+    if (target.values != nullptr) target.values->resize(target.elements());
+    if (target.rounded != nullptr) target.rounded->resize(target.elements());
+    if (target.matrix == nullptr || target.matrix->out() > 0) continue;  // one of several parts
+    *target.matrix = PackedMatrix::Zeros(target.matrix_rows, target.shape.back(), dtype_);
+  }
 }
 
 void Builder::Finish(ModelWeights& weights) const {
@@ -246,12 +257,16 @@ absl::Status ReadTensor(const std::string& name, const TensorView& tensor, const
   return Fill(name, *target, read, block);
 }
 
-absl::Status FillFromFiles(const TensorSet& files, const Targets& targets,
-                           Fingerprint& fingerprint) {
+absl::Status CheckShapes(const TensorSet& files, const Targets& targets) {
   for (const auto& [name, target] : targets) {
     const absl::StatusOr<const TensorView*> found = files.Find(name, target.shape);
     if (!found.ok()) return found.status();
   }
+  return absl::OkStatus();
+}
+
+absl::Status FillFromFiles(const TensorSet& files, const Targets& targets,
+                           Fingerprint& fingerprint) {
   std::vector<float> block;
   for (const auto& [name, tensor] : files.tensors()) {
     const auto target = targets.find(name);
@@ -283,7 +298,11 @@ absl::StatusOr<ModelWeights> LoadWeights(const std::string& model_dir, const Mod
   Builder builder(config, dtype, layers);
   const Targets targets = builder.Prepare(weights);
   Fingerprint fingerprint(config, dtype);
-  const absl::Status filled = FillFromFiles(*files, targets, fingerprint);
+  absl::Status filled = CheckShapes(*files, targets);
+  if (filled.ok()) {
+    builder.Allocate(targets);
+    filled = FillFromFiles(*files, targets, fingerprint);
+  }
   if (!filled.ok()) {
     return absl::Status(filled.code(), absl::StrCat(model_dir, ": ", filled.message()));
   }
@@ -297,7 +316,9 @@ ModelWeights RandomWeights(const ModelConfig& config, uint64_t seed, Dtype dtype
   ModelWeights weights;
   Builder builder(config, dtype, layers);
   std::vector<float> block;
-  for (const auto& [name, target] : builder.Prepare(weights)) {
+  const Targets targets = builder.Prepare(weights);
+  builder.Allocate(targets);
+  for (const auto& [name, target] : targets) {
     const Reader draw = DrawTensor(seed, config.geometry.layers, name, target.shape);
     (void)Fill(name, target, draw, block);  // never fails: nothing is read
   }

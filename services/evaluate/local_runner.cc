@@ -14,7 +14,6 @@
 #include "kernels/core/check.h"
 #include "kernels/core/cpu.h"
 #include "kernels/core/thread_pool.h"
-#include "kernels/softmax/softmax.h"
 #include "memory/stream/arena.h"
 #include "memory/stream/stream_state.h"
 #include "services/engine/stop_matcher.h"
@@ -165,12 +164,14 @@ bool Worker::Refill(Lane& lane) {
 
 // The copy's next token, or the end of the answer.
 void Worker::TakeToken(Lane& lane) {
-  const size_t best = kernels::ArgMax(lane.logits.data(), lane.logits.size());
-  const engine::StopMatcher::Verdict verdict = lane.matcher->Push(static_cast<int32_t>(best));
+  // Finite, or the step had failed; of equal ones the lowest id.
+  const auto best = static_cast<int32_t>(std::max_element(lane.logits.begin(), lane.logits.end()) -
+                                         lane.logits.begin());
+  const engine::StopMatcher::Verdict verdict = lane.matcher->Push(best);
   lane.answer.text += verdict.text;
   lane.done = 0;
   if (verdict.reason == engine::FinishReason::kNone) {
-    lane.tokens = {static_cast<int32_t>(best)};
+    lane.tokens = {best};
     return;
   }
   lane.tokens.clear();

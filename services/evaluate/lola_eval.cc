@@ -137,7 +137,9 @@ absl::Status Evaluate(Flags& f) {
   if (!f.quiet) std::fprintf(stderr, "\n");
   if (!result.ok()) return result.status();
   if (f.json) {
-    std::printf("%s\n", ToJson(*result, f, **model).dump().c_str());
+    const std::string line =
+        ToJson(*result, f, **model).dump(-1, ' ', false, Json::error_handler_t::replace);
+    std::printf("%s\n", line.c_str());
   } else {
     std::printf(
         "%s %s, length %llu: %u of %u right, %.1f %% (95 %%: %.1f to %.1f), "
@@ -156,6 +158,13 @@ int Main(int argc, char** argv) {
   CLI::App app("Asks for pass keys hidden in long texts and counts exact answers.", "lola-eval");
   Flags flags;
   AddFlags(app, flags);
+  app.footer(
+      "examples:\n"
+      "  lola-eval --model models/passkey-1m --length 4096\n"
+      "  lola-eval --model models/passkey-1m --profile paper --cache-pairs 64 --json\n"
+      "  lola-eval --model models/passkey-1m --window 256 --bytes\n"
+      "A text has --length tokens up to the answer; a key counts when all its digits are right.\n"
+      "Other tasks, result files that go on after an interruption, endpoints: lola eval --help");
   CLI11_PARSE(app, argc, argv);
   const absl::Status status = Evaluate(flags);
   if (status.ok()) return 0;

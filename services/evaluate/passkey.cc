@@ -27,8 +27,10 @@ void Count(const Answer& answer, PasskeyResult& result) {
   const size_t bin = std::min<size_t>(kDepthBins - 1, static_cast<size_t>(depth * kDepthBins));
   ++result.asked_by_depth[bin];
   result.right_by_depth[bin] += right ? 1 : 0;
-  for (size_t i = 0; i < std::min(answer.text.size(), expected.size()); ++i) {
-    result.digits_right += answer.text[i] == expected[i] ? 1 : 0;
+  // As the verdict reads it: most vocabularies begin an answer with a blank.
+  const std::string said = CleanAnswer(answer.text);
+  for (size_t i = 0; i < std::min(said.size(), expected.size()); ++i) {
+    result.digits_right += said[i] == expected[i] ? 1 : 0;
   }
   if (!right && result.mistakes.size() < kMistakesMax) {
     result.mistakes.push_back({answer.question.text, expected, answer.text, depth});

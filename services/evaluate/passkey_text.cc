@@ -1,6 +1,7 @@
 #include "services/evaluate/passkey_text.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -26,14 +27,20 @@ void ReadLetters(JsonReader& reader, const char* name, std::string& alphabet, ui
   }
   JsonReader inner(*rule, absl::StrCat(name, "."));
   alphabet = inner.Text("alphabet");
-  if (alphabet.empty()) inner.Refuse("alphabet", alphabet, "at least one letter");
+  // Words are drawn until two differ: there must be two letters, and each is one byte.
+  const std::set<char> letters(alphabet.begin(), alphabet.end());
+  const bool ascii = std::all_of(letters.begin(), letters.end(), [](char c) { return c > ' '; });
+  if (letters.size() < 2 || letters.size() != alphabet.size() || !ascii) {
+    inner.Refuse("alphabet", alphabet, "at least two different ASCII letters, each once");
+  }
   length = inner.Unsigned("length", 1, 64);
   reader.Fail(inner.status());
 }
 
-// Every {slot} of a sentence must be known, and the longest filling must stay short.
+// Every {slot} of a sentence must be known, the longest filling must stay short, and the shortest
+// one must say something: documents are filled up with sentences.
 absl::Status CheckSentence(const PasskeyText& text, const std::string& sentence) {
-  size_t longest = sentence.size();
+  size_t longest = sentence.size(), shortest = sentence.size();
   for (size_t at = sentence.find('{'); at != std::string::npos; at = sentence.find('{', at + 1)) {
     const size_t end = sentence.find('}', at);
     const std::string slot = sentence.substr(at + 1, end - at - 1);
@@ -42,17 +49,22 @@ absl::Status CheckSentence(const PasskeyText& text, const std::string& sentence)
       return absl::InvalidArgumentError(
           absl::StrCat("sentences: \"", sentence, "\" has an unknown slot"));
     }
-    size_t widest = 20;
+    size_t widest = 20, narrowest = 1;
     if (found != text.slots.end()) {
       widest = 0;
-      for (const std::string& word : found->second) widest = std::max(widest, word.size());
+      narrowest = found->second.front().size();
+      for (const std::string& word : found->second) {
+        widest = std::max(widest, word.size());
+        narrowest = std::min(narrowest, word.size());
+      }
     }
     longest += widest;
+    shortest = shortest - (end + 1 - at) + narrowest;
   }
-  if (sentence.empty() || longest > kSentenceBytesMax) {
+  if (shortest == 0 || longest > kSentenceBytesMax) {
     return absl::InvalidArgumentError(absl::StrCat("sentences: \"", sentence, "\" may have ",
-                                                   longest, " bytes, must be 1 to ",
-                                                   kSentenceBytesMax));
+                                                   shortest, " to ", longest,
+                                                   " bytes, must be 1 to ", kSentenceBytesMax));
   }
   return absl::OkStatus();
 }
@@ -60,9 +72,9 @@ absl::Status CheckSentence(const PasskeyText& text, const std::string& sentence)
 }  // namespace
 
 absl::StatusOr<PasskeyText> PasskeyText::Parse(std::string_view json) {
-  const Json root = Json::parse(json.begin(), json.end(), nullptr, false);
-  if (!root.is_object()) return absl::InvalidArgumentError("not a JSON object");
-  JsonReader reader(root, "");
+  const absl::StatusOr<Json> root = engine::ParseJsonObject(json);
+  if (!root.ok()) return root.status();
+  JsonReader reader(*root, "");
   PasskeyText text;
   reader.Unsigned("format_version", 1, 1);
   text.statement = reader.Text("statement");
@@ -174,6 +186,10 @@ std::vector<Needle> PasskeyWriter::MakeNeedles(size_t count) {
   return needles;
 }
 
+double PasskeyText::names() const {
+  return std::pow(static_cast<double>(name_alphabet.size()), name_length);
+}
+
 uint64_t PasskeyWriter::RoomFor(const PasskeyText& text, size_t needles, uint64_t margin) {
   return needles * text.statement_bytes() + margin + 2 * kSentenceBytesMax;
 }
@@ -198,6 +214,10 @@ Document PasskeyWriter::Write(uint64_t bytes, std::vector<double> depths, uint64
   std::string front;
   while (front.size() < filler - used) front = Sentence(0.0) + front;
   document.text = front.substr(front.size() - (filler - used));
+  // Blanks for what is left of a character that was cut.
+  for (size_t i = 0; i < document.text.size() && (document.text[i] & 0xC0) == 0x80; ++i) {
+    document.text[i] = ' ';
+  }
   uint64_t shown = document.text.size();  // filler bytes so far
   size_t next = 0;
   for (const std::string& sentence : sentences) {

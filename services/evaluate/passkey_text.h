@@ -17,9 +17,9 @@
 namespace lola::evaluate {
 
 struct PasskeyText {
-  std::string statement;  // with {name} and {digits}
-  std::string question;   // with {name}; a beginning of the statement
-  std::string name_alphabet, digits_alphabet;
+  std::string statement;                       // with {name} and {digits}
+  std::string question;                        // with {name}; a beginning of the statement
+  std::string name_alphabet, digits_alphabet;  // two or more different ASCII letters
   uint32_t name_length = 0, digits_length = 0;
   uint64_t number_min = 0, number_max = 0;
   std::map<std::string, std::vector<std::string>, std::less<>> slots;
@@ -35,6 +35,7 @@ struct PasskeyText {
     return Statement(Spaces(name_length), Spaces(digits_length)).size();
   }
   size_t question_bytes() const { return Question(Spaces(name_length)).size(); }
+  double names() const;  // how many different ones there are
 
  private:
   static std::string Spaces(size_t count) { return std::string(count, ' '); }

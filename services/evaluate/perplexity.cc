@@ -15,6 +15,16 @@ constexpr uint64_t kMultiple = 1000;  // of the training length
 constexpr size_t kTextPiece = 1024;   // bytes
 constexpr uint64_t kInFront = 8;      // <bos>, and what a tokenizer puts in front of a text
 
+constexpr size_t kStretchBytesMin = 64;
+
+// Where stretch `index` of a text begins: behind a blank.
+size_t StretchBegin(std::string_view text, uint64_t stretches, uint64_t index) {
+  if (index == 0) return 0;
+  if (index >= stretches) return text.size();
+  const size_t blank = text.find_first_of(" \n", text.size() / stretches * index);
+  return blank == std::string_view::npos ? text.size() : blank + 1;
+}
+
 // A stretch of a text, piece by piece, until it ends or the next character would be more than
 // `tokens` tokens.
 class TextScript : public Script {
@@ -77,7 +87,8 @@ class PerplexityTask : public Task {
     return options_.trained_length > 0 ? options_.trained_length : 1024;
   }
   std::unique_ptr<Script> Open(uint64_t index) const override {
-    const size_t begin = Boundary(index), end = Boundary(index + 1);
+    const size_t begin = StretchBegin(text_, options_.samples, index);
+    const size_t end = StretchBegin(text_, options_.samples, index + 1);
     return std::make_unique<TextScript>(std::string_view(text_).substr(begin, end - begin), length_,
                                         options_.repeat, counter_);
   }
@@ -87,15 +98,6 @@ class PerplexityTask : public Task {
             {"repeated", options_.repeat ? "true" : "false"},
             {"tokens_per_stream", absl::StrCat(length_)},
             {"training_length", absl::StrCat(options_.trained_length)}};
-  }
-
-  // Where stretch `index` begins: behind a blank.
-  size_t Boundary(uint64_t index) const {
-    if (index == 0) return 0;
-    if (index >= options_.samples) return text_.size();
-    const size_t near = text_.size() / options_.samples * index;
-    const size_t blank = text_.find_first_of(" \n", near);
-    return blank == std::string::npos ? text_.size() : blank + 1;
   }
 
  private:
@@ -119,10 +121,19 @@ absl::StatusOr<std::unique_ptr<Task>> MakePerplexity(const PerplexityOptions& op
   if (!utf8.ok()) return utf8;
   // Tokens of the shortest stretch, from a part of it.
   const uint64_t stretch = text->size() / options.samples;
-  if (stretch < 64) {
+  if (stretch < kStretchBytesMin) {
     return absl::InvalidArgumentError(absl::StrCat("text: ", options.path, " has ", text->size(),
                                                    " bytes, too few for ", options.samples,
                                                    " streams"));
+  }
+  for (uint64_t i = 0; i < options.samples; ++i) {
+    const size_t begin = StretchBegin(*text, options.samples, i);
+    const size_t end = StretchBegin(*text, options.samples, i + 1);
+    if (end - begin >= kStretchBytesMin) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("samples: ", options.samples, ", but ", options.path,
+                     " has too few blanks to be cut there: stretch ", i, " has ", end - begin,
+                     " bytes, must be at least ", kStretchBytesMin));
   }
   size_t probe = std::min<size_t>(stretch, 64 << 10);
   while (probe < text->size() && ((*text)[probe] & 0xC0) == 0x80) ++probe;

@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "services/engine/mapped_file.h"
 #include "services/evaluate/results_json.h"
 #include "services/evaluate/summary.h"
@@ -62,6 +63,11 @@ bool WriteAll(int file, std::string_view text) {
     text.remove_prefix(static_cast<size_t>(wrote));
   }
   return true;
+}
+
+// With a line break. Paths are told as they are: what is no UTF-8 in them is replaced.
+std::string Line(const Json& json, int indent = -1) {
+  return json.dump(indent, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 absl::Status Unwritable(const std::string& path) {
@@ -129,6 +135,7 @@ absl::Status ResultsFile::Read() {
   if (absl::IsNotFound(text.status())) return absl::OkStatus();
   if (!text.ok()) return text.status();
   const Json json = Json::parse(*text, nullptr, false);
+  std::string earlier;
   // Reads by name throw when something is missing; nothing of that leaves this function.
   try {
     if (json.is_discarded() || json.at("format_version") != kFormatVersion) {
@@ -137,13 +144,16 @@ absl::Status ResultsFile::Read() {
     absl::Status same = CheckIdentity(path_, json.at("identity"), Identity(header_));
     if (!same.ok()) return same;
     for (const Json& sample : json.at("samples")) results_.push_back(SampleFrom(sample));
+    earlier = json.value("instruction_class", "");
     tokens_ = json.at("run").at("tokens");
     seconds_ = json.at("run").at("seconds");
   } catch (const Json::exception& error) {
     return absl::InvalidArgumentError(
         absl::StrCat("out: ", path_, " is no results file: ", error.what()));
   }
-  return ReadJournal();
+  absl::Status journal = ReadJournal();
+  if (!results_.empty()) AddClasses(earlier);
+  return journal;
 }
 
 absl::StatusOr<std::unique_ptr<ResultsFile>> ResultsFile::Open(const std::string& path,
@@ -168,9 +178,9 @@ absl::Status ResultsFile::Add(SampleResult result) {
   if (journal_ >= 0 && std::exchange(journal_is_empty_, false)) {
     Json owner;
     owner["identity"] = ToJson(Identity(header_));
-    line = owner.dump() + "\n";
+    line = Line(owner);
   }
-  if (journal_ >= 0) line += ToJson(result).dump() + "\n";
+  if (journal_ >= 0) line += Line(ToJson(result));
   Insert(std::move(result));
   return journal_ < 0 || WriteAll(journal_, line) ? absl::OkStatus() : Unwritable(JournalPath());
 }
@@ -180,6 +190,12 @@ void ResultsFile::Insert(SampleResult result) {
       std::lower_bound(results_.begin(), results_.end(), result.index,
                        [](const SampleResult& a, uint64_t index) { return a.index < index; });
   results_.insert(at, std::move(result));
+}
+
+void ResultsFile::AddClasses(const std::string& earlier) {
+  const std::vector<std::string> known = absl::StrSplit(earlier, ", ", absl::SkipEmpty());
+  const bool has = std::find(known.begin(), known.end(), classes_) != known.end();
+  if (!known.empty()) classes_ = has ? earlier : absl::StrCat(earlier, ", ", classes_);
 }
 
 void ResultsFile::AddEffort(uint64_t tokens, double seconds) {
@@ -194,7 +210,7 @@ std::string ResultsFile::Text(int indent) const {
       {"tool", absl::StrCat("lola eval ", BuildVersion())},
       {"engine", setup.engine},
       {"model", setup.model},
-      {"instruction_class", setup.instruction_class},
+      {"instruction_class", classes_},
       {"state_bytes", setup.state_bytes},
       {"identity", ToJson(Identity(header_))},
       {"facts", ToJson(header_.facts)},
@@ -205,7 +221,7 @@ std::string ResultsFile::Text(int indent) const {
         {"tokens_per_second", seconds_ > 0 ? static_cast<double>(tokens_) / seconds_ : 0.0}}},
       {"samples", Json::array()}};
   for (const SampleResult& result : results_) json["samples"].push_back(ToJson(result));
-  return json.dump(indent) + "\n";
+  return Line(json, indent);
 }
 
 absl::Status ResultsFile::Save() {

@@ -48,15 +48,20 @@ class ResultsFile {
 
  private:
   ResultsFile(std::string path, RunHeader header)
-      : path_(std::move(path)), header_(std::move(header)) {}
+      : path_(std::move(path)),
+        header_(std::move(header)),
+        classes_(header_.setup.instruction_class) {}
   absl::Status OpenJournal();
   absl::Status Read();
   absl::Status ReadJournal();
   void Insert(SampleResult result);
+  // Samples of the file were computed by these instruction classes.
+  void AddClasses(const std::string& earlier);
   std::string JournalPath() const;
 
   const std::string path_;
   const RunHeader header_;
+  std::string classes_;  // of all machines that computed the samples, "avx2, avx512"
   std::vector<SampleResult> results_;
   uint64_t tokens_ = 0;
   double seconds_ = 0.0;

@@ -45,6 +45,7 @@ class StatementsScript : public Script {
     if (end != told && end < document_.text.size()) {
       const size_t blank = document_.text.rfind(' ', end - 1);
       if (blank != std::string::npos && blank >= at_) end = blank + 1;
+      while ((document_.text[end] & 0xC0) == 0x80) ++end;  // whole characters
     }
     pending_.append(document_.text, at_, end - at_);
     at_ = end;
@@ -142,6 +143,10 @@ absl::StatusOr<std::unique_ptr<Task>> MakeStatements(const StatementsOptions& op
   if (options.samples == 0) return Refuse("samples", options.samples, "at least 1");
   if (options.needles == 0 || options.needles > kNeedlesMax) {
     return Refuse("needles", options.needles, absl::StrCat("1 to ", kNeedlesMax));
+  }
+  if (options.needles > text.names() / 2) {
+    return Refuse("needles", options.needles,
+                  absl::StrCat("at most half of the ", text.names(), " names"));
   }
   if (!(options.number_share >= 0.0 && options.number_share <= 1.0)) {
     return Refuse("number_share", options.number_share, "0 to 1");

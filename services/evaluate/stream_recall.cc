@@ -47,8 +47,15 @@ class StreamRecallScript : public Script {
     while (next_ < plan_.events.size()) {
       const Event& event = plan_.events[next_];
       while (written_ < event.at && pending_.size() < kPieceBytes) Write(Filler());
+      const bool asks = event.ask && written_ >= event.at;
       if (HasText() && (pending_.size() >= kPieceBytes || event.ask)) {
-        return TakePiece(pending_, marks_);
+        Step piece = TakePiece(pending_, marks_);
+        // No text comes between a statement and its question: it ends before its own blank.
+        for (const Mark& mark : marks_) {
+          if (asks) piece.marks.push_back({mark.id, piece.text.size()});
+        }
+        if (asks) marks_.clear();
+        return piece;
       }
       if (written_ < event.at) continue;
       ++next_;
@@ -223,10 +230,7 @@ absl::StatusOr<std::unique_ptr<Task>> MakeStreamRecall(const StreamRecallOptions
         "length: ", options.length, " has no place for a statement ",
         options.distances.empty() ? 1024 : options.distances.front(), " tokens before a question"));
   }
-  double names = 1.0;
-  for (uint32_t i = 0; i < options.text->name_length; ++i) {
-    names *= static_cast<double>(options.text->name_alphabet.size());
-  }
+  const double names = options.text->names();
   if (statements > kPlanMax || static_cast<double>(statements) > names / 2) {
     return absl::InvalidArgumentError(absl::StrCat(
         "needles: ", options.needles, " make ", statements, " statements a stream, at most ",

@@ -236,7 +236,7 @@ std::string SampleLine(const Task& task, uint64_t index, const TaskOptions& opti
     line["text"] = text;
     line["questions"] = questions;
   }
-  return line.dump();
+  return line.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 }  // namespace lola::evaluate

@@ -1,5 +1,6 @@
 #include "services/evaluate/words.h"
 
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -46,7 +47,11 @@ constexpr char kNouns[] =
 std::vector<std::string> Split(const char* list) { return absl::StrSplit(list, ' '); }
 
 absl::Status CheckWords(const char* name, const std::vector<std::string>& words) {
+  std::set<std::string_view> seen;
   for (const std::string& word : words) {
+    if (!seen.insert(word).second) {
+      return absl::InvalidArgumentError(absl::StrCat(name, ": \"", word, "\" stands twice"));
+    }
     if (word.empty() || word.find_first_of(" \t\r\n") != std::string::npos) {
       return absl::InvalidArgumentError(
           absl::StrCat(name, ": \"", word, "\" must be one word without blanks"));
@@ -67,12 +72,12 @@ Words::Words(std::vector<std::string> adjectives, std::vector<std::string> nouns
 Words Words::BuiltIn() { return Words(Split(kAdjectives), Split(kNouns), "built-in"); }
 
 absl::StatusOr<Words> Words::Parse(std::string_view json) {
-  const engine::Json root = engine::Json::parse(json.begin(), json.end(), nullptr, false);
-  if (!root.is_object()) {
-    return absl::InvalidArgumentError(
-        "not a JSON object of the form {\"adjectives\": [...], \"nouns\": [...]}");
+  const absl::StatusOr<engine::Json> root = engine::ParseJsonObject(json);
+  if (!root.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        root.status().message(), " of the form {\"adjectives\": [...], \"nouns\": [...]}"));
   }
-  engine::JsonReader reader(root, "");
+  engine::JsonReader reader(*root, "");
   std::vector<std::string> adjectives = reader.Texts("adjectives", 1);
   std::vector<std::string> nouns = reader.Texts("nouns", 1);
   reader.RefuseUnknown();

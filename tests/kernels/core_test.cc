@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <thread>
 
 #include "kernels/core/bf16.h"
@@ -140,6 +141,16 @@ TEST(CpuTest, ClassIsAKnownWordAndAgreesWithTheInstructions) {
   EXPECT_EQ(name, InstructionClasses().front());
   EXPECT_EQ(name == "amxbf16", HasBf16Tiles());
   EXPECT_EQ(name == "amxbf16" || name == "avx512bf16", HasBf16Dot());
+}
+
+TEST(CpuTest, ALimitIsKeptAndComesFirst) {
+  // Runs of lola_test_classes name the class they limited this program to.
+  const char* limit = std::getenv("LOLA_TEST_INSTRUCTIONS");
+  if (limit != nullptr) {
+    EXPECT_EQ(InstructionClass(), limit);
+  }
+  EXPECT_EQ(InstructionClass(), InstructionClasses().front());
+  EXPECT_DEATH(LimitInstructionClass("scalar"), "the kernels may have run already");
 }
 
 TEST(CheckDeathTest, PrintsConditionValuesAndMessage) {

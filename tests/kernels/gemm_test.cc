@@ -1,5 +1,6 @@
 #include "kernels/gemm/gemm.h"
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -147,6 +148,28 @@ TEST(GemmKernelsTest, PortableInt8HasTheBitsOfTheDotInstruction) {
     const std::vector<float> dot = Direct(*Int8DotKernels(), packed, x, rows, steps);
     EXPECT_TRUE(test::SameBits(dot.data(), portable.data(), dot.size())) << rows << "x" << in;
   }
+}
+
+// Whole numbers and single IEEE operations: these bits are those of every class and machine. The
+// test runs under each class (lola_test_classes).
+TEST(GemmTest, Int8ProductsHaveTheSameBitsInEveryClass) {
+  const size_t rows = 21, in = 329, out = 45;
+  const auto values = [](size_t n, uint32_t seed) {
+    std::vector<float> made(n);
+    for (float& value : made) {
+      seed = seed * 1664525u + 1013904223u;
+      value = (static_cast<float>(seed >> 12) - 524288.0f) / 131072.0f;
+    }
+    return made;
+  };
+  const PackedMatrix packed = PackedMatrix::Pack(values(out * in, 1), out, in, Dtype::kInt8);
+  const std::vector<float> x = values(rows * in, 2);
+  std::vector<float> got(rows * out);
+  ThreadPool pool(2);
+  Gemm({&packed, x.data(), in, got.data(), out, rows, false}, pool);
+  uint64_t hash = 0xCBF29CE484222325ull;
+  for (const float value : got) hash = (hash ^ std::bit_cast<uint32_t>(value)) * 0x100000001B3ull;
+  EXPECT_EQ(hash, 12190691910663832300ull);
 }
 
 TEST(GemmKernelsTest, QuantisesGroupsToNearestEvenAndKeepsWhatIsNotFinite) {

@@ -1,10 +1,8 @@
-// RMSNorm, SwiGLU, softmax and rotary embedding against their references.
-#include <limits>
+// RMSNorm, SwiGLU and rotary embedding against their references.
 #include <numbers>
 
 #include "kernels/norm/rms_norm.h"
 #include "kernels/rope/rope.h"
-#include "kernels/softmax/softmax.h"
 #include "kernels/swiglu/swiglu.h"
 #include "tests/kernels/kernel_test_util.h"
 
@@ -56,39 +54,6 @@ TEST(SwigluTest, AnElementDoesNotDependOnItsPlace) {
     Swiglu({gate.data() + i, 1, up.data() + i, 1, &alone, 1, 1, 1}, pool);
     EXPECT_EQ(alone, all[i]) << i;
   }
-}
-
-TEST(SoftmaxTest, AgreesAndReturnsTheLogSum) {
-  for (const size_t n : {1, 17, 259, 5000}) {
-    const std::vector<float> logits = Normal(n, n, 10.0f);
-    std::vector<float> got(n), want(n);
-    const double log_sum = Softmax(logits.data(), n, 0.7f, got.data());
-    EXPECT_NEAR(log_sum, SoftmaxRef(logits.data(), n, 0.7f, want.data()), 1e-5) << n;
-    EXPECT_LE(WorstError(got, want), 1e-6) << n;
-    std::vector<float> in_place = logits;
-    Softmax(in_place.data(), n, 0.7f, in_place.data());
-    EXPECT_TRUE(test::SameBits(in_place.data(), got.data(), n));
-  }
-}
-
-TEST(SoftmaxTest, MaskedLogitsGetNothingAndNanShows) {
-  std::vector<float> logits = {1.0f, -INFINITY, 2.0f};
-  std::vector<float> p(3);
-  Softmax(logits.data(), 3, 1.0f, p.data());
-  EXPECT_EQ(p[1], 0.0f);
-  logits[1] = NAN;
-  EXPECT_TRUE(std::isnan(Softmax(logits.data(), 3, 1.0f, p.data())));
-}
-
-TEST(ArgMaxTest, FirstOfTheLargestWinsAndNanNever) {
-  const float ties[] = {1, 5, 5, 2};
-  EXPECT_EQ(ArgMax(ties, 4), 1u);
-  const float nans[] = {NAN, 1, NAN, 3};
-  EXPECT_EQ(ArgMax(nans, 4), 3u);
-  const float only[] = {NAN, NAN};
-  EXPECT_EQ(ArgMax(only, 2), 0u);
-  const float low[] = {-INFINITY, -INFINITY};
-  EXPECT_EQ(ArgMax(low, 2), 0u);
 }
 
 TEST(RopeTest, FrequenciesFollowTheFormula) {

@@ -19,6 +19,8 @@ from convert.torch_file import read_torch
 
 MAPS = ("feature_map_q.mlp.layer", "feature_map_k.mlp.layer")
 FACTORS = "window_factors"
+FEATURES_MAX = 256  # of one half
+DEFAULT_ALPHA = 16.0  # of LoLCATs, whose files do not say it
 _LAYER = re.compile(r"(?:.*\.)?layers\.(\d+)\.(.+)")
 _LORA = re.compile(r"((?:self_attn\.[qkvo]|mlp\.(?:gate|up|down))_proj)"
                    r"\.lora_([AB])(?:\.([\w-]+))?\.weight")
@@ -43,13 +45,30 @@ class Adapters:
     memory: dict[tuple[int, str], Tensor] = field(default_factory=dict)
     lora: dict[tuple[int, str], Lora] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
-    alpha: float | None = None  # from adapter_config.json
-    rank_stabilised: bool = False
+    # Of files with LoRA: alpha (None: the file does not say) and whether it is rank-stabilised.
+    scales: dict[Path, tuple[float | None, bool]] = field(default_factory=dict)
     overridden: int = 0  # feature maps and factors that a later file replaced
 
     @property
     def ranks(self) -> list[int]:
         return sorted({lora.rank for lora in self.lora.values()})
+
+    @property
+    def rank_stabilised(self) -> bool:
+        return any(stabilised for _, stabilised in self.scales.values())
+
+    def alpha(self, given: float | None) -> float:
+        """alpha of all LoRA files: `given`, or what they say. They are merged by one rule."""
+        rules = {}
+        for file, (own, stabilised) in self.scales.items():
+            alpha = given if given is not None else DEFAULT_ALPHA if own is None else own
+            rules.setdefault((alpha, stabilised), file)
+        if len(rules) > 1:
+            raise ConvertError("LoRA files of different scales: " + "; ".join(
+                f"{file}: alpha {alpha:g}{', rank-stabilised' if stabilised else ''}"
+                for (alpha, stabilised), file in rules.items())
+                + ": merge one of them into the base first")
+        return next(iter(rules), (DEFAULT_ALPHA if given is None else given, False))[0]
 
 
 def find_file(path: Path) -> Path:
@@ -104,31 +123,33 @@ def _add_file(adapters: Adapters, file: Path) -> None:
         setattr(lora, side.lower(), tensors[name])
 
 
-def _read_peft_config(adapters: Adapters, path: Path) -> None:
-    """alpha from adapter_config.json; variants of LoRA we do not merge are refused."""
+def _read_peft_config(path: Path) -> tuple[float, bool]:
+    """alpha, and whether the scale is alpha / sqrt(r); other variants of LoRA are refused."""
     try:
         config = json.loads(path.read_text())
-        adapters.alpha = float(config["lora_alpha"])
+        alpha = float(config["lora_alpha"])
     except (ValueError, KeyError, TypeError) as error:
         raise ConvertError(f"{path}: lora_alpha: {error}") from None
-    adapters.rank_stabilised = bool(config.get("use_rslora"))
     for key in ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save"):
         if config.get(key):
             raise ConvertError(f"{path}: {key}: {config[key]!r} is not supported")
     if config.get("bias", "none") != "none":
         raise ConvertError(f"{path}: bias: {config['bias']!r} is not supported")
+    return alpha, bool(config.get("use_rslora"))
 
 
 def read_adapters(paths: list[Path]) -> Adapters:
     """Reads files in order; feature maps and factors of a later one replace an earlier one's."""
     adapters = Adapters()
     for path in paths:
-        file = find_file(path)
+        file, before = find_file(path), len(adapters.lora)
         _add_file(adapters, file)
         adapters.files.append(file)
-        config = file.parent / "adapter_config.json"
+        config, scale = file.parent / "adapter_config.json", (None, False)
         if file.name == "adapter_model.safetensors" and config.exists():
-            _read_peft_config(adapters, config)
+            scale = _read_peft_config(config)
+        if len(adapters.lora) > before:
+            adapters.scales[file] = scale
     return adapters
 
 
@@ -169,6 +190,9 @@ def check_adapters(adapters: Adapters, shape: "ModelShape", widths: dict) -> int
         if tensor.shape != want or feature_dim == 0:
             raise ConvertError(f"tensor {name}: shape {list(tensor.shape)}, expected {list(want)}")
         check_finite(name, _values(name, tensor))
+    if feature_dim % 16 or feature_dim > FEATURES_MAX:
+        raise ConvertError(f"feature maps of width {feature_dim}: not a multiple of 16 up to "
+                           f"{FEATURES_MAX}, the engine has no others")
     for leaf in sorted({leaf for _, leaf in adapters.lora}):
         absent = [i for i in everywhere if (i, leaf) not in adapters.lora]
         if absent:

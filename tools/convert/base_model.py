@@ -11,6 +11,7 @@ from convert.tensor_files import Tensor, read_directory
 
 # Names that carry no weights and are left out.
 IGNORED_ENDINGS = ("rotary_emb.inv_freq",)
+HEAD_DIM_MAX = 256
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                    "generation_config.json", "chat_template.jinja")
 
@@ -75,6 +76,9 @@ def read_shape(config: dict) -> ModelShape:
         head_dim=_count(config, "head_dim", max(1, hidden // heads)),
         ffn=_count(config, "intermediate_size"), vocab=_count(config, "vocab_size"),
         tied=bool(config.get("tie_word_embeddings", False)))
+    if shape.head_dim % 16 or shape.head_dim > HEAD_DIM_MAX:
+        raise ConvertError(f"config.json: head_dim: {shape.head_dim} is not a multiple of 16 up to "
+                           f"{HEAD_DIM_MAX}")
     if heads % shape.kv_heads:
         raise ConvertError(f"config.json: num_key_value_heads: {shape.kv_heads} does not divide "
                            f"num_attention_heads {heads}")
@@ -87,7 +91,10 @@ def check_config(config: dict) -> None:
         raise ConvertError("config.json: lola: there already; the base must be unconverted")
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
     wanted = {"model_type": ("llama", "mistral"), "hidden_act": ("silu",),
-              "attention_bias": (False,), "mlp_bias": (False,), "quantization_config": (None,)}
+              "attention_bias": (False,), "mlp_bias": (False,), "quantization_config": (None,),
+              "partial_rotary_factor": (None, 1)}
+    if config.get("model_type") != "mistral":
+        wanted["sliding_window"] = (None,)
     defaults = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False,
                 "mlp_bias": False}
     for key, known in wanted.items():

@@ -119,7 +119,7 @@ def convert(args: argparse.Namespace) -> None:
     if args.lora and not adapters.lora:
         raise ConvertError(f"{args.lora[0]}: holds no LoRA matrices")
     feature_dim = check_adapters(adapters, base.shape, base.shape.projections())
-    alpha = args.lora_alpha if args.lora_alpha is not None else adapters.alpha or 16.0
+    alpha = adapters.alpha(args.lora_alpha)
     dtype = CONFIG_NAMES.get(args.dtype)
     sources = make_sources(base, adapters, dtype, alpha)
     shard_bytes = int(args.shard_size * (1 << 30))

@@ -32,15 +32,30 @@ for _score in ("value_norm", "random", "leave_one_out"):
     CASES[f"lifelong_{_score}"] = replace(LIFELONG, score=_score)
 
 
+CASE_HELP = (f"NAME, NAME:PAIRS or NAME:PAIRS:WINDOW (cache pairs a head; window and chunk), NAME "
+             f"from {', '.join(CASES)}")
+
+
 def parse_case(text: str) -> Settings:
     """'paper:96:32' is profile paper with 96 cache pairs and window = chunk = 32."""
     name, *numbers = text.split(":")
+    if name not in CASES or len(numbers) > 2 or not all(n.isdigit() for n in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} is no case: {CASE_HELP}")
     settings = CASES[name]
     if numbers and settings.mode == "lola":
         settings = replace(settings, cache_pairs=int(numbers[0]))
     if len(numbers) > 1:
         settings = replace(settings, window=int(numbers[1]), chunk=int(numbers[1]))
     return settings
+
+
+def check_cases(parser: argparse.ArgumentParser, cases: list[str]) -> None:
+    """Ends the program when a case is none: not after the cases before it."""
+    for case in cases:
+        try:
+            parse_case(case)
+        except argparse.ArgumentTypeError as error:
+            parser.error(str(error))
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
@@ -88,7 +103,8 @@ def run_case(case: str, args) -> dict:
     return {"case": case, "length": args.length, "n": len(right),
             "percent": round(100 * sum(right) / len(right), 1),
             "interval": [round(low, 1), round(high, 1)],
-            "percent_by_depth": [round(100 * sum(t) / max(1, len(t))) for t in thirds],
+            # null: nothing was asked there
+            "percent_by_depth": [round(100 * sum(t) / len(t)) if t else None for t in thirds],
             "needles": args.needles, "number_share": args.number_share, "seed": args.seed,
             "seconds": round(time.time() - begin)}
 
@@ -98,7 +114,7 @@ def main() -> None:
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("cases", nargs="*", default=["softmax", "base_paper", "paper:64", "base_lifelong",
-                                     "lifelong:128"], help=f"from {', '.join(CASES)}")
+                                     "lifelong:128"], help=CASE_HELP)
     add("--model", type=Path, default=DEFAULT_TEXT.parent, help="model directory")
     add("--text", type=Path, default=DEFAULT_TEXT, help="word list file")
     add("--length", type=int, default=1024, help="tokens in each prompt")
@@ -111,6 +127,7 @@ def main() -> None:
     add("--threads", type=int, default=1, help="CPU threads")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    check_cases(parser, args.cases)
     for case in args.cases:
         print(json.dumps(run_case(case, args)), flush=True)
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from evaluate import parse_case, wilson
+from evaluate import CASE_HELP, check_cases, parse_case, wilson
 from lola_reference import LolaReference
-from recall_text import ANSWER, RecallText, size_of, tokens_of
+from recall_text import ANSWER, RecallText, says, size_of, tokens_of
 
 
 @dataclass
@@ -79,11 +79,11 @@ def run_case(name: str, case: str, args) -> dict:
         for start in range(0, rows.shape[1], 4096):
             logits = reference.feed(rows[:, start:start + 4096])[:, -1:]
         said = []
-        for _ in range(max(map(len, answers))):
+        for _ in range(max(map(len, answers)) + 1):  # with what follows the longest
             said.append(logits[:, -1].argmax(-1, keepdim=True))
             logits = reference.feed(said[-1])
         for text, answer in zip(torch.cat(said, 1).tolist(), answers[first:]):
-            right += bytes(min(t, 255) for t in text).decode("latin1").startswith(answer)
+            right += says(bytes(min(t, 255) for t in text).decode("latin1"), answer)
     low, high = wilson(right, args.count)
     return {"task": name, "case": case, "length": args.length, "n": args.count,
             "percent": round(100 * right / args.count, 1),
@@ -95,10 +95,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Answer held-out recall tasks.",
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("cases", nargs="*", default=["softmax", "base_paper", "paper:64", "lifelong:128"])
+    add("cases", nargs="*", default=["softmax", "base_paper", "paper:64", "lifelong:128"],
+        help=CASE_HELP)
     add("--model", type=Path, required=True, help="model directory")
     add("--prose", type=Path, default=None, help="folder of plain text files (*.txt)")
-    add("--task", action="append", help="beginning of a task's name; repeat for several")
+    add("--task", action="append", 
+        help=f"beginning of a task's name; repeat for several; tasks: {', '.join(TASKS)}")
     add("--length", type=int, default=1024, help="tokens in each prompt")
     add("--count", type=int, default=100, help="questions per task and case")
     add("--batch", type=int, default=25, help="streams side by side")
@@ -107,7 +109,10 @@ def main() -> None:
     add("--threads", type=int, default=1, help="CPU threads")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    check_cases(parser, args.cases)
     chosen = [n for n in TASKS if any(n.startswith(t) for t in args.task or [""])]
+    if not chosen:
+        parser.error(f"--task: none of {', '.join(TASKS)} begins with {' or '.join(args.task)}")
     for name in chosen:
         if TASKS[name].haystack == "prose" and args.prose is None:
             print(f"{name}: left out, it needs --prose")

@@ -275,6 +275,11 @@ class RecallText:
         return tokens
 
 
+def says(text: str, value: str) -> bool:
+    """Whether text begins with the value; a longer run of digits is another number."""
+    return text.startswith(value) and not text[len(value):len(value) + 1].isdigit()
+
+
 def size_of(pieces: Pieces) -> int:
     return sum(len(text) for text, _ in pieces)
 

@@ -70,6 +70,23 @@ TEST(ChatTemplate, NothingPeopleWroteIsInAControlRange) {
   }
 }
 
+// Messages come as people typed them; what is no UTF-8 is refused later, by the tokenizer.
+TEST(ChatTemplate, TrimsTextThatIsNoUtf8) {
+  for (const Json& family : Families()) {
+    const ChatTemplate chat = Parsed(family["config"]);
+    const std::pair<std::string, std::string> texts[] = {{"\xE3\x80", "\xE3\x80"},
+                                                         {" a\xE2", "a\xE2"},
+                                                         {"\xE2\x80\x80\xF0 ", "\xF0"},
+                                                         {"\x80 \x85", "\x80 \x85"}};
+    for (const auto& [typed, kept] : texts) {
+      const auto text = chat.Begin({{"user", typed}}, "2026-11-21");
+      ASSERT_TRUE(text.ok()) << text.status();
+      EXPECT_THAT(text->text, HasSubstr(kept));
+      EXPECT_THAT(chat.Next(typed).text, HasSubstr(kept));
+    }
+  }
+}
+
 // A stream grows turn by turn; the text is that of the whole conversation.
 TEST(ChatTemplate, TurnByTurnIsTheWholeConversation) {
   for (const Json& family : Families()) {

@@ -168,6 +168,18 @@ TEST(ModelConfig, NamesBadFieldsWithTheirValues) {
   EXPECT_THAT(ErrorOf(Json::array()), HasSubstr("not a JSON object"));
 }
 
+// Values are copied and printed level by level on the stack: a nest must not end the process.
+TEST(ModelConfig, ANestOfBracketsIsRefusedByItsPlace) {
+  const std::string nest = std::string(200'000, '[') + std::string(200'000, ']');
+  for (const char* field : {"hidden_size", "eos_token_id", "quantization_config", "anything"}) {
+    const std::string text = "{\"" + std::string(field) + "\":" + nest + "}";
+    EXPECT_THAT(std::string(ParseModelConfig(text).status().message()),
+                HasSubstr("nested deeper than 128 levels at byte "));
+  }
+  const Json text = std::string(300, '[') + "\"\\" + std::string(300, '{');
+  EXPECT_EQ(ErrorWith(Plain(), "/brackets_in_a_text", text), "ok");
+}
+
 TEST(ModelConfig, NamesBadLolaFields) {
   const Json good = WithLola();
   EXPECT_EQ(ErrorOf(good), "ok");

@@ -39,6 +39,19 @@ std::vector<Case> Cases() {
   cases.back().settings.cache_pairs = 0;
   cases.push_back({"cache_bf16", Small(memory::LolaSettings::LifelongProfile())});
   cases.back().settings.cache_dtype = kernels::Dtype::kBFloat16;
+  cases.push_back(
+      {"all_float8", Small(memory::LolaSettings::LifelongProfile()), WeightDtype::kFloat8});
+  cases.back().settings.cache_dtype = kernels::Dtype::kFloat8;
+  cases.push_back({"attention_shared", Small(memory::LolaSettings::PaperProfile())});
+  cases.back().settings.score = memory::Score::kAttention;
+  cases.back().settings.cache_sharing = memory::CacheSharing::kGroup;
+  cases.back().settings.sinks = 4;
+  cases.back().settings.adaptive_mass = 0.8f;
+  cases.back().settings.cache_pairs_min = 8;
+  cases.push_back({"leave_one_out", Small(memory::LolaSettings::LifelongProfile())});
+  cases.back().settings.score = memory::Score::kRelativeLeaveOneOut;
+  cases.back().settings.rescore = false;
+  cases.back().settings.mixing = memory::Mixing::kLolcats;
   return cases;
 }
 

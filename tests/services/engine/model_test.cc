@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "services/engine/weights.h"
 #include "tests/services/engine/model_testing.h"
@@ -274,6 +275,22 @@ TEST_F(ModelLoadTest, NamesAMissingOrMisshapenTensor) {
   WriteWeights(bytes);
   EXPECT_EQ(LoadError().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(Text(LoadError()), HasSubstr(name));
+}
+
+// A config.json may say anything: what it says is compared with the files before any memory is
+// taken for it (here 64 TiB).
+TEST_F(ModelLoadTest, ShapesAreComparedBeforeMemoryIsTaken) {
+  std::ifstream in(dir_ / "config.json");
+  nlohmann::json config = nlohmann::json::parse(in);
+  config["vocab_size"] = 1 << 24;
+  config["hidden_size"] = 1 << 20;
+  std::filesystem::remove(dir_ / "config.json");
+  std::ofstream(dir_ / "config.json") << config;
+  for (const WeightDtype dtype : {WeightDtype::kFloat32, WeightDtype::kInt8}) {
+    const absl::Status status = Model::Load(dir_, {.dtype = dtype}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(Text(status), HasSubstr("expected [16777216, 1048576]"));
+  }
 }
 
 TEST_F(ModelLoadTest, NamesAWeightThatIsNotFinite) {

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cmath>
 #include <cstring>
@@ -81,6 +82,9 @@ TEST(Safetensors, NamesWhatIsWrongWithAFile) {
               HasSubstr("overflows"));
   EXPECT_THAT(ErrorOf(R"({"t":{"dtype":"F32","shape":[2]}})", kEight), HasSubstr("data_offsets"));
   EXPECT_THAT(ErrorOf(R"({"t":[]})", kEight), HasSubstr("tensor t: not an object"));
+  const std::string nest = std::string(200'000, '[') + std::string(200'000, ']');
+  EXPECT_THAT(ErrorOf(Entry("F32", "[" + nest + "]", "[0,8]"), kEight),
+              HasSubstr("f: header is nested deeper than 128 levels"));
 }
 
 TEST(Safetensors, RefusesOverlapsAndHoles) {
@@ -145,6 +149,12 @@ TEST_F(TensorSetTest, RefusesAnIndexThatLeavesTheFolderOrLies) {
   EXPECT_THAT(std::string(TensorSet::Open(dir_).status().message()), HasSubstr("weight_map.z"));
   Write("model.safetensors.index.json", R"({"weight_map":{"z":"gone.safetensors"}})");
   EXPECT_EQ(TensorSet::Open(dir_).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(TensorSetTest, RefusesWhatIsNoFileWithoutWaitingForIt) {
+  ASSERT_EQ(mkfifo((dir_ / "model.safetensors").c_str(), 0600), 0);
+  EXPECT_THAT(std::string(TensorSet::Open(dir_).status().message()),
+              HasSubstr("model.safetensors: not a regular file"));
 }
 
 TEST_F(TensorSetTest, NamesAMissingFile) {

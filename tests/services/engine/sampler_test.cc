@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <set>
 #include <vector>
 
 namespace lola::engine {
@@ -100,6 +101,20 @@ TEST(Sampler, PenalisesOnlyTheWindow) {
   EXPECT_EQ(PickId({3, 2, -1}, params, 0, {0, 2, 2}), 0);
   EXPECT_EQ(PickId({-1, -1.5f}, params, 0, {0}), 1);
   EXPECT_EQ(PickId({3, 2, -1}, params, 0, {-7, 900}), 0);
+}
+
+// Penalties at the ends of their range: no infinities, whose differences are no numbers.
+TEST(Sampler, APenaltyNeverMakesALogitInfinite) {
+  SamplingParams params{.temperature = 1.0f, .repetition_penalty = 1e-40f, .repetition_window = 2};
+  for (uint64_t position = 0; position < 20; ++position) {
+    EXPECT_EQ(PickId({10, 0, 5}, params, position, {0}), 0);
+  }
+  params.repetition_penalty = 100.0f;
+  std::set<int32_t> drawn;
+  for (uint64_t position = 0; position < 40; ++position) {
+    drawn.insert(PickId({-3e38f, -3e38f, -kInfinity}, params, position, {0, 1}));
+  }
+  EXPECT_EQ(drawn, (std::set<int32_t>{0, 1}));
 }
 
 TEST(Sampler, RefusesBrokenLogits) {

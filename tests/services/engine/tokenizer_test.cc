@@ -128,6 +128,8 @@ TEST(ByteTokenizer, NamesWhatIsWrongWithAVocabulary) {
   const auto error = [](const std::string& json) { return Text(ParseTokenizer(json).status()); };
   EXPECT_THAT(error("{"), HasSubstr("not a JSON object"));
   EXPECT_THAT(error("{}"), HasSubstr("model: missing"));
+  const std::string nest = std::string(200'000, '[') + std::string(200'000, ']');
+  EXPECT_THAT(error("{\"model\":{\"type\":" + nest + "}}"), HasSubstr("nested deeper than 128"));
   EXPECT_THAT(error(Replaced(good, "\"A\": 65", "\"A\": 66")), HasSubstr("id 66 stands twice"));
   EXPECT_THAT(error(Replaced(good, "\"A\": 65", "\"A\": -1")), HasSubstr("model.vocab.A: -1"));
   EXPECT_THAT(error(Replaced(good, "\"A\": 65", "\"ABC\": 65")), HasSubstr("no entry for byte 65"));

@@ -138,5 +138,36 @@ TEST(ReferenceModel, AnswersFromTheSparseCacheAndNotWithoutIt) {
   EXPECT_LE(percent("lifelong", "base"), 15.0);
 }
 
+// Single bytes under another name: like most vocabularies, it has a blank at the beginning of an
+// answer instead of at the end of a question.
+class BlankFirst : public engine::Tokenizer {
+ public:
+  size_t size() const override { return bytes_->size(); }
+  absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text,
+                                              const engine::EncodeOptions& options) const override {
+    return bytes_->Encode(text, options);
+  }
+  std::string_view TokenBytes(int32_t id) const override { return bytes_->TokenBytes(id); }
+  std::optional<int32_t> SpecialId(std::string_view name) const override {
+    return bytes_->SpecialId(name);
+  }
+  std::string_view kind() const override { return "other"; }
+
+ private:
+  std::unique_ptr<engine::Tokenizer> bytes_ = engine::MakeByteTokenizer();
+};
+
+TEST(ReferenceModel, DigitsOfAnAnswerCountBehindItsBlank) {
+  const auto model = engine::Model::Load(kModelDir, {});
+  ASSERT_TRUE(model.ok()) << model.status();
+  PasskeyOptions options;
+  options.settings = *NamedSettings(**model, "model", "softmax");
+  options.questions = 8;
+  const auto result = EvaluatePasskey(**model, BlankFirst(), Words(), options, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_GE(result->right, 6u);
+  EXPECT_GE(result->digits_right, 5 * result->right);
+}
+
 }  // namespace
 }  // namespace lola::evaluate

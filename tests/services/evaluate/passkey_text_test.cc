@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "services/engine/tokenizer.h"
+
 namespace lola::evaluate {
 namespace {
 
@@ -48,11 +50,21 @@ TEST(PasskeyText, NamesWhatIsWrong) {
   EXPECT_THAT(error("/format_version", 2), HasSubstr("format_version: 2"));
   EXPECT_THAT(error("/question", "what"), HasSubstr("question: \"what\""));
   EXPECT_THAT(error("/name/length", 0), HasSubstr("name.length: 0"));
-  EXPECT_THAT(error("/digits/alphabet", ""), HasSubstr("digits.alphabet"));
+  // Fewer than two letters would be drawn for ever; bytes of one character are no letters.
+  for (const char* alphabet : {"", "1", "11", "121", "\u00E9\u00E8", "1 "}) {
+    EXPECT_THAT(error("/digits/alphabet", alphabet), HasSubstr("digits.alphabet"));
+  }
   EXPECT_THAT(error("/number/max", 0), HasSubstr("number.max: 0"));
   EXPECT_THAT(error("/sentences", Json::array()), HasSubstr("sentences"));
   EXPECT_THAT(error("/sentences", {"A {thong}. "}), HasSubstr("unknown slot"));
   EXPECT_THAT(error("/sentences", {"A {thing. "}), HasSubstr("unknown slot"));
+  EXPECT_THAT(error("/sentences", {""}), HasSubstr("may have 0 to 0 bytes"));
+  EXPECT_EQ(error("/sentences", {"{thing}"}), "ok");
+  Json silent = good;
+  silent["sentences"] = {"{thing}{thing}"};
+  silent["slots"]["thing"] = {"house", ""};
+  EXPECT_THAT(std::string(PasskeyText::Parse(silent.dump()).status().message()),
+              HasSubstr("may have 0 to "));
   EXPECT_THAT(error("/slots/thing", Json::array()), HasSubstr("slots.thing"));
   EXPECT_THAT(std::string(PasskeyText::Parse("[").status().message()), HasSubstr("not a JSON"));
 }
@@ -74,6 +86,18 @@ TEST(PasskeyWriter, DocumentsHaveExactlyTheBytesAskedFor) {
     EXPECT_EQ(names.size(), 3u);
     EXPECT_LT(document.needles[0].offset, 128u);
     EXPECT_LT(document.needles[0].offset, document.needles[1].offset);
+  }
+}
+
+// The front is cut anywhere, but what is left is text.
+TEST(PasskeyWriter, DocumentsOfOtherLettersAreUtf8) {
+  PasskeyText text = Words();
+  text.sentences = {"\u5C71\u306F\u9752\u3044\u3002", "\u00E9\u00E9\u00E9. "};
+  for (uint64_t bytes = 900; bytes < 912; ++bytes) {
+    PasskeyWriter writer(text, bytes);
+    const Document document = writer.Write(bytes, {0.5}, 200, 0.0);
+    EXPECT_EQ(document.text.size(), bytes);
+    EXPECT_TRUE(engine::CheckUtf8(document.text, "text").ok());
   }
 }
 

@@ -358,6 +358,8 @@ TEST(WordsFile, IsCheckedAndReplacesTheBuiltInList) {
   EXPECT_THAT(Refusal(options), HasSubstr("adjectives"));
   WriteFile("words.json", R"({"adjectives": ["a b"], "nouns": ["sea"]})");
   EXPECT_THAT(Refusal(options), HasSubstr("\"a b\""));
+  WriteFile("words.json", R"({"adjectives": ["red", "red"], "nouns": ["sea"]})");
+  EXPECT_THAT(Refusal(options), HasSubstr("adjectives: \"red\" stands twice"));
   WriteFile("words.json", R"({"adjectives": ["red"], "nouns": ["sea"]})");
   EXPECT_THAT(Refusal(options), HasSubstr("give 1 keys"));
   std::string nouns = "\"n0\"";

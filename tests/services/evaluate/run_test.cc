@@ -189,6 +189,42 @@ TEST(ResultsFile, AKilledRunLosesOnlyTheSampleItWasWriting) {
   EXPECT_EQ((*ResultsFile::Open(path, header))->results().size(), 0u);
 }
 
+// File names are bytes; a run must not end over one when it is told.
+TEST(ResultsFile, NamesThatAreNoUtf8AreKeptReadable) {
+  const World world;
+  const TaskOptions options = Options("niah_single_1", 1400, 1);
+  const auto task = Make(options);
+  RunHeader header = Header(options, *task, *world.Runner(1, 1));
+  header.facts.emplace_back("haystack", "caf\xE9.txt");
+  header.setup.model = "caf\xE9";
+  const std::string path = Fresh("latin.json");
+  for (int i = 0; i < 2; ++i) {
+    const auto file = ResultsFile::Open(path, header);
+    ASSERT_TRUE(file.ok()) << file.status();
+    EXPECT_THAT((*file)->Text(), HasSubstr("caf\uFFFD.txt"));
+  }
+}
+
+// Classes differ in the last bits: a run that goes on on another machine tells both.
+TEST(ResultsFile, TellsEveryInstructionClassThatComputedSamples) {
+  const World world;
+  const TaskOptions options = Options("niah_single_1", 1400, 3);
+  const auto task = Make(options);
+  RunHeader header = Header(options, *task, *world.Runner(1, 1));
+  const std::string path = Fresh("classes.json");
+  const auto classes = [&](const char* name, uint64_t index) {
+    header.setup.instruction_class = name;
+    const auto file = *ResultsFile::Open(path, header);
+    EXPECT_TRUE(file->Add({.index = index}).ok());
+    // The first run is killed: its sample stands in the journal alone.
+    EXPECT_TRUE(index == 0 || file->Save().ok());
+    return Json::parse(file->Text())["instruction_class"].get<std::string>();
+  };
+  EXPECT_EQ(classes("avx2", 0), "avx2");
+  EXPECT_EQ(classes("avx512", 1), "avx2, avx512");
+  EXPECT_EQ(classes("avx2", 2), "avx2, avx512");
+}
+
 TEST(ResultsFile, OtherArgumentsAreRefusedByName) {
   const World world;
   TaskOptions options = Options("niah_single_1", 1400, 1);
@@ -345,39 +381,14 @@ TEST(Perplexity, StreamsEndWhereTheyAreTold) {
   }
 }
 
-TEST(Summarise, MeanBitsHaveAnInterval) {
-  const BitCount count{16, 16, 32.0, 80.0};  // 8 tokens of 1 bit, 8 of 3
-  EXPECT_NEAR(MeanInterval(count).first, 1.4939, 1e-4);
-  EXPECT_NEAR(MeanInterval(count).second, 2.5061, 1e-4);
-}
-
-TEST(Wilson, KnownValuesAndMeans) {
-  EXPECT_NEAR(WilsonInterval(99, 100).first, 94.55, 0.01);
-  EXPECT_NEAR(WilsonInterval(99, 100).second, 99.82, 0.01);
-  EXPECT_EQ(WilsonOfMean(0.5, 40), WilsonInterval(20, 40));
-}
-
-TEST(Summarise, CountsValuesByDepthAndDistance) {
-  SampleResult sample;
-  Answer answer;
-  answer.position = 1000;
-  answer.answer_at = 1024;
-  answer.told = {0, 512, 999};
-  answer.verdict.found = {true, false, true};
-  answer.verdict.score = 2.0 / 3.0;
-  answer.verdict.which = "older";
-  sample.answers = {answer};
-  const Summary summary = Summarise({sample});
-  EXPECT_EQ(summary.found, 2u);
-  EXPECT_NEAR(summary.score, 66.667, 0.001);
-  EXPECT_EQ(summary.by_depth[0].right, 1u);
-  EXPECT_EQ(summary.by_depth[5].asked, 1u);
-  EXPECT_EQ(summary.by_depth[5].right, 0u);
-  EXPECT_EQ(summary.by_depth[9].right, 1u);
-  EXPECT_EQ(summary.by_distance.at(1024).right, 1u);
-  EXPECT_EQ(summary.by_distance.at(512).right, 0u);
-  EXPECT_EQ(summary.by_distance.at(16).right, 1u);
-  EXPECT_EQ(summary.updates.at("older"), 1u);
+// Stretches begin behind blanks: a text without them is one stretch, not one and some of nothing.
+TEST(Perplexity, ATextThatCannotBeCutIsRefused) {
+  TaskOptions options = Options("perplexity", 100, 3);
+  options.text = WriteFile("solid.txt", std::string(5000, 'x'));
+  options.repeat_haystack = true;
+  EXPECT_THAT(Refusal(options), HasSubstr("samples: 3, but"));
+  options.samples = 1;
+  EXPECT_EQ(Refusal(options), "ok");
 }
 
 }  // namespace

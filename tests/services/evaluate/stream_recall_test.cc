@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "services/evaluate/runner.h"
 #include "tests/services/evaluate/task_testing.h"
 
 namespace lola::evaluate {
@@ -47,6 +48,27 @@ TEST(StreamRecall, StatementsStandAtTheirDistance) {
     EXPECT_NEAR(whole.asked_at[i], i < 6 ? 10'000 : 20'000, 128);
     EXPECT_TRUE(question.older.empty());
   }
+}
+
+// Many statements for one place take its room: the last ones end right before the questions.
+TEST(StreamRecall, StatementsMayStandRightBeforeTheirQuestions) {
+  TaskOptions options = Options(4'000);
+  options.checkpoints = 1;
+  for (uint64_t distance = 1; distance <= 60; ++distance) options.distances.push_back(distance);
+  const auto task = Make(options);
+  const auto script = task->Open(0);
+  TokenPlaces places;
+  uint64_t tokens = 0;
+  size_t questions = 0;
+  for (Step step = script->Next(); step.kind != Step::Kind::kEnd; step = script->Next()) {
+    places.Add(step, tokens, [](std::string_view text) { return text.size(); });
+    tokens += step.text.size();
+    if (step.kind != Step::Kind::kQuestion) continue;
+    ++questions;
+    const Answer answer = places.Make(step.question, tokens, step.question.text.size());
+    EXPECT_LE(answer.told.at(0), tokens);
+  }
+  EXPECT_EQ(questions, 60u);
 }
 
 TEST(StreamRecall, UpdatesReplaceAnOlderValueOfTheSameName) {

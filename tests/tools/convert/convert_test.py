@@ -105,6 +105,23 @@ class ConvertTest(FolderTest):
                                    base[f"model.{name}.weight"].values() + 3 * product, rtol=1e-5,
                                    atol=1e-6)
 
+    def test_lora_files_of_different_scales_are_not_merged_by_one(self):
+        write_base(self.base, base_tensors(dtype="F32"))
+        write_torch(self.dir / "d.pt", memory_tensors())
+        lora = lora_tensors(middle="", dtype="F32")
+        for folder, leaf, alpha in (("one", "q_proj", 6), ("two", "k_proj", 8)):
+            (self.dir / folder).mkdir()
+            write_file(self.dir / folder / "adapter_model.safetensors",
+                       {n: t for n, t in lora.items() if leaf in n})
+            (self.dir / folder / "adapter_config.json").write_text(f'{{"lora_alpha": {alpha}}}')
+        both = ("--distill", self.dir / "d.pt", "--lora", self.dir / "one", "--lora",
+                self.dir / "two")
+        code, text = self.run_convert(*both)
+        self.assertEqual(code, 1)
+        self.assertIn("LoRA files of different scales", text)
+        self.assertIn("two/adapter_model.safetensors: alpha 8", text)
+        self.converted(*both, "--lora-alpha", 6)
+
     def test_shards_and_another_type(self):
         write_base(self.base, base_tensors(dtype="F16"))
         write_torch(self.dir / "d.pt", memory_tensors())
@@ -128,7 +145,7 @@ class ConvertTest(FolderTest):
         config = json.loads((self.out / "config.json").read_text())
         lola = config.pop("lola")
         self.assertEqual(config, CONFIG)
-        self.assertEqual(lola["feature_map"]["feature_dim"], 3)
+        self.assertEqual(lola["feature_map"]["feature_dim"], 16)
         self.assertEqual((lola["defaults"]["window"], lola["defaults"]["chunk"]), (64, 32))
         self.assertEqual(lola["defaults"]["mixing"], "natural")
         digest = subprocess.run(["sha256sum", self.base / "model.safetensors"], text=True,
@@ -144,7 +161,7 @@ class ConvertTest(FolderTest):
         code, text = self.run_convert("--distill", self.dir / "d.pt", "--dry-run")
         self.assertEqual(code, 0, text)
         self.assertIn("nothing was written", text)
-        self.assertIn("width 3, F 6", text)
+        self.assertIn("width 16, F 32", text)
         self.assertFalse(self.out.exists())
 
     def test_a_mistral_base_and_tied_embeddings(self):

@@ -20,7 +20,7 @@ from convert import dtypes, tensor_files  # noqa: E402
 DATA = ROOT / "tests/testdata/converted"
 CONFIG = {
     "model_type": "llama", "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "vocab_size": 10,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 10,
     "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "torch_dtype": "bfloat16",
     "tie_word_embeddings": False,
 }
@@ -45,14 +45,14 @@ def base_tensors(seed=1, dtype="BF16", config=CONFIG):
             for name, shape in read_shape(config).tensors().items()}
 
 
-def memory_tensors(seed=2, dtype="BF16", prefix="model.", width=3):
+def memory_tensors(seed=2, dtype="BF16", prefix="model.", width=16):
     random = np.random.default_rng(seed)
     tensors = {}
     for i in range(2):
         at = f"{prefix}layers.{i}.self_attn."
         for side in "qk":
             tensors[f"{at}feature_map_{side}.mlp.layer"] = tensor(
-                random.standard_normal((4, 4, width)), dtype)
+                random.standard_normal((4, 16, width)), dtype)
         tensors[at + "window_factors"] = tensor(random.standard_normal((1, 4, 1, 1)), dtype)
     return tensors
 
@@ -60,11 +60,11 @@ def memory_tensors(seed=2, dtype="BF16", prefix="model.", width=3):
 def lora_tensors(seed=3, dtype="BF16", leaves=("q", "k", "v", "o"), rank=2,
                  prefix="base_model.model.model.", middle=".default"):
     random = np.random.default_rng(seed)
-    out, tensors = {"q": 16, "k": 8, "v": 8, "o": 8}, {}
+    out, tensors = {"q": 64, "k": 32, "v": 32, "o": 8}, {}
     for i in range(2):
         for leaf in leaves:
             at = f"{prefix}layers.{i}.self_attn.{leaf}_proj.lora_"
-            into = 16 if leaf == "o" else 8
+            into = 64 if leaf == "o" else 8
             tensors[f"{at}A{middle}.weight"] = tensor(random.standard_normal((rank, into)), dtype)
             tensors[f"{at}B{middle}.weight"] = tensor(
                 random.standard_normal((out[leaf], rank)), dtype)

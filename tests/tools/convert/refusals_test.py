@@ -71,22 +71,22 @@ class RefusalsTest(FolderTest):
 
     def test_shapes(self):
         distill = memory_tensors()
-        distill["model.layers.1.self_attn.feature_map_k.mlp.layer"] = tensor(np.ones((4, 4, 5)))
-        self.assertIn("shape [4, 4, 5], expected [4, 4, 3]", self.error(distill=distill))
+        distill["model.layers.1.self_attn.feature_map_k.mlp.layer"] = tensor(np.ones((4, 16, 5)))
+        self.assertIn("shape [4, 16, 5], expected [4, 16, 16]", self.error(distill=distill))
         distill = memory_tensors()
         distill["model.layers.1.self_attn.window_factors"] = tensor(np.ones(2))
         self.assertIn("shape [2], expected [1, 4, 1, 1]", self.error(distill=distill))
         lora = lora_tensors()
         lora["base_model.model.model.layers.0.self_attn.k_proj.lora_B.default.weight"] = tensor(
-            np.ones((8, 3)))
-        self.assertIn("lora_B [8, 3], expected [r, 8] and [8, r]", self.error(lora=lora))
+            np.ones((32, 3)))
+        self.assertIn("lora_B [32, 3], expected [r, 8] and [32, r]", self.error(lora=lora))
         base = base_tensors()
         base["model.norm.weight"] = tensor(np.ones(9))
         self.assertIn("model.norm.weight: shape [9], expected [8]", self.error(base=base))
 
     def test_values_that_are_not_numbers(self):
         for bad in (np.nan, np.inf):
-            values = np.ones((4, 4, 3), np.float32)
+            values = np.ones((4, 16, 16), np.float32)
             values[1, 2, 0] = bad
             distill = memory_tensors()
             name = "model.layers.0.self_attn.feature_map_q.mlp.layer"
@@ -114,6 +114,12 @@ class RefusalsTest(FolderTest):
             self.assertIn(key, self.error(config=CONFIG | {key: value}), key)
         self.assertIn("yarn", self.error(config=CONFIG | {"rope_scaling": {"rope_type": "yarn"}}))
         self.assertIn("lola: there already", self.error(config=CONFIG | {"lola": {}}))
+        for key, value in {"partial_rotary_factor": 0.5, "sliding_window": 4096,
+                           "head_dim": 24}.items():
+            self.assertIn(f"{key}: {value}", self.error(config=CONFIG | {key: value}), key)
+        for width in (8, 272):
+            self.assertIn(f"feature maps of width {width}",
+                          self.error(distill=memory_tensors(width=width)))
 
     def test_settings(self):
         self.assertIn("--chunk: 3", self.error(None, CONFIG, None, None, "--window", "8",

@@ -72,6 +72,18 @@ class Report(unittest.TestCase):
                          ["passkey: lifelong, eta 64, lambda 128, mixing lolcats",
                           "passkey: lifelong, eta 64, lambda 128, mixing natural"])
 
+    def test_runs_of_other_models_or_texts_are_other_lines(self):
+        runs = [results(4096, 97), results(8192, 96, samples="20"),
+                results(4096, 12, fingerprint="fedcba9876543210"),
+                results(4096, 50, needles="4", seed="7")]
+        runs[2]["model"] = "models/other-1m"
+        eval_report.tell_apart(runs)
+        lines = eval_report.recall_by_length(runs)
+        self.assertEqual([len(points) for points in lines.values()], [2, 1, 1])
+        self.assertIn("fingerprint fedcba987654 (other-1m)", list(lines)[1])
+        self.assertIn("needles 4", list(lines)[2])
+        self.assertEqual(len(eval_report.recall_by_depth(runs)), 4)
+
     def test_reads_one_run_over_many_lines_and_one_run_a_line(self):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "x.json"

@@ -78,6 +78,12 @@ class RecallTextTest(unittest.TestCase):
                     next(text for text, weight in pieces if weight == VALUE))
                 self.assertGreaterEqual(800 - begin, 192)
 
+    def test_a_longer_number_is_another_value(self):
+        for text, value, right in (("1234.", "1234", True), ("1234", "1234", True),
+                                   ("12345", "1234", False), ("1234 5", "1234", True),
+                                   (" 1234", "1234", False), ("123", "1234", False)):
+            self.assertEqual(recall_text.says(text, value), right, text)
+
     def test_held_out_words_are_not_trained_on(self):
         trained, held = self.source(), self.source(held_out=True)
         self.assertFalse(set(trained.adjectives) & set(held.adjectives))
