@@ -163,7 +163,8 @@ LOLA_DEVICE int32_t Draw(const Candidates& c, double uniform, double* scratch) {
     if (pass == 1) {
       double total = 0;
       for (unsigned i = 0; i < BlockSize(); ++i) total += scratch[i];
-      target = uniform * total;
+      // Below the total also where the product is rounded up: somebody must draw.
+      target = fmin(uniform * total, total * (1 - 0x1p-52));
       for (unsigned i = 0; i < ThreadX(); ++i) sum += scratch[i];
       if (sum > target || sum + own <= target) return -1;
     }
@@ -215,7 +216,9 @@ LOLA_KERNEL SampleKernel(SampleParams p) {
   mass = BlockSumDouble(mass, sums);
   for (uint32_t n = ThreadX(); n < row.recent_count; n += BlockSize()) {
     float& x = adjusted[p.recent[row.recent_begin + n]];
+    if (x == -INFINITY) continue;
     x = x > 0 ? x / row.repetition_penalty : x * row.repetition_penalty;
+    x = fminf(fmaxf(x, -3.4028235e38f), 3.4028235e38f);  // no infinities, as on the CPU
   }
   SyncThreads();
   float adjusted_top = -INFINITY;

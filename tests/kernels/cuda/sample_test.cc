@@ -12,7 +12,9 @@ namespace {
 
 // One row per uniform number, all of the same logits.
 std::vector<SampledRow> Draw(const std::vector<float>& logits, SampleRow how,
-                             const std::vector<double>& uniforms) {
+                             const std::vector<double>& uniforms,
+                             const std::vector<int32_t>& recent = {}) {
+  how.recent_count = uint32_t(recent.size());
   std::unique_ptr<Device> device(NewEmulatedDevice(uint64_t{1} << 24));
   std::vector<float> all, adjusted(logits.size() * uniforms.size());
   std::vector<SampleRow> rows;
@@ -25,7 +27,7 @@ std::vector<SampledRow> Draw(const std::vector<float>& logits, SampleRow how,
   device->Sample({.logits = all.data(),
                   .adjusted = adjusted.data(),
                   .rows = rows.data(),
-                  .recent = nullptr,
+                  .recent = recent.data(),
                   .out = out.data(),
                   .vocab = uint32_t(logits.size())},
                  out.size());
@@ -69,6 +71,35 @@ TEST(DeviceSampling, RefusesWhatIsNotANumber) {
   std::vector<float> logits(300, 0.5f);
   logits[299] = NAN;
   EXPECT_EQ(Draw(logits, {1.0f, 1.0f, 1.0f, 0, 0, 0, 0}, {0.5})[0].id, -1);
+}
+
+// The largest number below 1 times a total may round to the total, which no running sum passes.
+TEST(DeviceSampling, SomebodyIsDrawnAtTheVeryEnd) {
+  constexpr double kLast = 0x1.fffffffffffffp-1;
+  for (const uint32_t vocab : {2u, 3u, 5u, 300u, 1000u}) {
+    std::vector<float> logits(vocab);
+    for (uint32_t id = 0; id < vocab; ++id) logits[id] = 0.01f * float(id % 7);
+    for (const uint32_t ending : {0u, 1u}) {  // tokens of no weight at the end
+      if (ending > 0) logits[vocab - 1] = -INFINITY;
+      const SampledRow got = Draw(logits, {1.0f, 1.0f, 1.0f, 0, 0, 0, 0}, {kLast})[0];
+      EXPECT_EQ(got.id, int32_t(vocab - 1 - ending)) << vocab;
+      EXPECT_LT(got.logprob, 0.01f);
+    }
+  }
+}
+
+TEST(DeviceSampling, PenaltiesMakeNoInfinities) {
+  std::vector<float> logits(300, 1.0f);
+  logits[7] = 3e38f;
+  logits[8] = -3e38f;
+  logits[9] = -INFINITY;
+  const SampledRow small = Draw(logits, {1.0f, 1.0f, 1e-3f, 0, 0, 0, 0}, {0.5}, {7, 8, 9})[0];
+  EXPECT_EQ(small.id, 7);
+  logits[7] = 1.0f;
+  const SampledRow large = Draw(logits, {1.0f, 1.0f, 100.0f, 0, 0, 0, 0}, {0.5}, {7, 8, 9})[0];
+  EXPECT_NE(large.id, -1);
+  EXPECT_NE(large.id, 8);
+  EXPECT_NE(large.id, 9);
 }
 
 }  // namespace
