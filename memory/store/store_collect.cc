@@ -102,6 +102,7 @@ absl::Status StoreImpl::NoteDoubtfulBlobs() {
 // last reader's end.
 absl::Status StoreImpl::CollectLog(const std::string& note) {
   const memory::LogId log_id = GarbageLog(note);
+  std::lock_guard lock(log_readers_mu_);
   bool used = false;
   bool written = false;
   uint64_t from = 0;

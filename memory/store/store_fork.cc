@@ -249,7 +249,10 @@ absl::StatusOr<v1::StreamInfo> StoreImpl::Rewind(const v1::RewindStreamRequest& 
   RememberRewind(request, position, &after);
   CutSnapshots(position, &after);
   rocksdb::WriteBatch batch;
+  std::unique_lock readers(log_readers_mu_, std::defer_lock);
   if (position < entry.committed) {
+    // Its own log goes: it may go on in one of those it only read so far.
+    if (position <= entry.own_log_from()) readers.lock();
     if (absl::Status status = Truncate(entry, position, &after, &batch); !status.ok()) {
       return status;
     }

@@ -150,6 +150,9 @@ class StoreImpl final : public StreamStore {
   std::vector<std::string> doubtful_blobs_;  // guarded by doubtful_mu_: their commit failed
 
   std::mutex collect_mu_;  // one round at a time
+  // Held from a look at who reads a log to the commit that follows from it, by the collector and by
+  // a reader that becomes the log's writer. Taken after a stream's lock.
+  std::mutex log_readers_mu_;
   std::mutex stop_mu_;
   std::condition_variable stop_changed_;
   bool stop_ = false;  // guarded by stop_mu_
