@@ -30,5 +30,34 @@ TEST_F(CollectRaceTest, AReaderThatBecomesALogsWriterKeepsItsNewTokens) {
   ExpectClean();
 }
 
+TEST_F(CollectRaceTest, ASnapshotThatGoesWhileItIsOpenedIsNotCalledDamaged) {
+  Create("s");
+  const auto info = Put("s", Acquire("s"), 0, std::string(5000, 'x'));
+  ASSERT_TRUE(info.ok());
+  std::thread remover;
+  std::atomic<bool> removed{false};
+  files_.SetFault([&](std::string_view step, const std::string&) {
+    if (step != "open" || remover.joinable()) return absl::OkStatus();
+    remover = std::thread([&] {
+      EXPECT_TRUE(store_->Delete("s").ok());
+      EXPECT_TRUE(store_->CollectNow().ok());
+      removed = true;
+    });
+    // As long as the file is being opened it must stay: this waits in vain.
+    for (int i = 0; i < 300 && !removed; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return absl::OkStatus();
+  });
+  const auto bytes = Get("s", info->blob_id());
+  remover.join();
+  files_.SetFault(nullptr);
+  ASSERT_TRUE(bytes.ok()) << bytes.status();
+  EXPECT_EQ(*bytes, std::string(5000, 'x'));
+  EXPECT_EQ(store_->Stats().broken_blobs, 0u);
+  ExpectClean();
+  EXPECT_TRUE(Files("blobs").empty());
+}
+
 }  // namespace
 }  // namespace lola::store
