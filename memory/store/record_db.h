@@ -56,7 +56,10 @@ class RecordDb {
   uint64_t commit_failures() const { return commit_failures_; }
 
  private:
+  class SealListener;
   explicit RecordDb(std::string folder) : folder_(std::move(folder)) {}
+  absl::Status Recover();  // after a failed write
+  rocksdb::Status PadTables();
 
   const std::string folder_;
   rocksdb::DB* db_ = nullptr;
@@ -65,6 +68,7 @@ class RecordDb {
   std::atomic<uint64_t> commits_{0};
   std::atomic<uint64_t> commit_failures_{0};
   std::atomic<bool> failed_{false};  // the last write failed: recover before the next
+  std::atomic<bool> sealed_{true};   // a memory table may be empty: pad before the next write
   std::mutex recover_mu_;
 };
 
