@@ -71,11 +71,13 @@ absl::StatusOr<v1::StreamInfo> StoreImpl::Fork(const v1::ForkStreamRequest& requ
   if (absl::Status status = CheckFork(request); !status.ok()) return status;
   std::vector<std::string> ids = {request.stream_id(), request.new_stream_id()};
   std::sort(ids.begin(), ids.end());
-  auto streams = table_->LockAll(ids);
-  if (!streams.ok()) return streams.status();
+  auto streams = table_->LockEach(ids);
+  for (const auto& stream : streams) {
+    if (!stream.ok()) return stream.status();
+  }
   const bool parent_first = ids[0] == request.stream_id();
-  StreamEntry& parent = *(*streams)[parent_first ? 0 : 1];
-  StreamEntry& child = *(*streams)[parent_first ? 1 : 0];
+  StreamEntry& parent = **streams[parent_first ? 0 : 1];
+  StreamEntry& child = **streams[parent_first ? 1 : 0];
   if (child.exists) {
     const bool again = !request.request_id().empty() &&
                        child.record.request_id() == request.request_id() &&

@@ -74,15 +74,11 @@ absl::StatusOr<LockedStream> StreamTable::LockExisting(std::string_view stream_i
   return stream;
 }
 
-absl::StatusOr<std::vector<LockedStream>> StreamTable::LockAll(
+std::vector<absl::StatusOr<LockedStream>> StreamTable::LockEach(
     const std::vector<std::string>& ids) {
-  std::vector<LockedStream> streams;
+  std::vector<absl::StatusOr<LockedStream>> streams;
   streams.reserve(ids.size());
-  for (const std::string& id : ids) {
-    auto stream = Lock(id);
-    if (!stream.ok()) return stream.status();
-    streams.push_back(*std::move(stream));
-  }
+  for (const std::string& id : ids) streams.push_back(Lock(id));
   return streams;
 }
 

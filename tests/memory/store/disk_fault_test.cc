@@ -122,5 +122,25 @@ TEST_F(DiskFaultTest, AFailedSyncIsNotAcknowledgedAndLosesNothing) {
   }
 }
 
+TEST_F(DiskFaultTest, AStreamThatCannotBeReadDoesNotKeepTheOthersFromWriting) {
+  for (const char* id : {"s", "t", "u"}) Create(id);
+  for (const char* id : {"s", "t", "u"}) ASSERT_EQ(Acquire(id), 1u);
+  Reopen();  // from here on records are in tables, not in memory
+  for (const char* id : {"s", "u"}) (void)Info(id);
+  disk_->read_fails = true;
+  v1::AppendBatchRequest request;
+  for (const char* id : {"s", "t", "u"}) AddEntry(id, 1, 0, {1, 2}, &request);
+  const auto reply = store_->Append(request);
+  disk_->read_fails = false;
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(reply->results(0).code(), 0) << reply->results(0).message();
+  EXPECT_NE(reply->results(1).code(), 0);
+  EXPECT_THAT(reply->results(1).message(), ::testing::HasSubstr("Input/output error"));
+  EXPECT_EQ(reply->results(2).code(), 0) << reply->results(2).message();
+  EXPECT_EQ(Tokens("s"), Count(1, 2));
+  EXPECT_EQ(Tokens("u"), Count(1, 2));
+  EXPECT_TRUE(Append("t", 1, 0, {1, 2}).ok());
+}
+
 }  // namespace
 }  // namespace lola::store
