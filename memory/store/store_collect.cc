@@ -30,6 +30,7 @@ absl::Status StoreImpl::DeleteLocked(StreamEntry& stream) {
   batch.Delete(StreamKey(stream.stream_id));
   if (absl::Status status = db_->Commit(&batch, /*sync=*/true); !status.ok()) return status;
   stream.exists = false;
+  expiry_.Remove(stream.stream_id);
   if (!stream.record.owner().empty()) leases_.RemoveStream(stream.record.owner_instance());
   const uint64_t own_tokens = stream.committed - stream.own_log_from();
   Count([&](StoreStats& counts) {
@@ -41,39 +42,42 @@ absl::Status StoreImpl::DeleteLocked(StreamEntry& stream) {
 
 void StoreImpl::ScheduleExpiry(const StreamRecord& record, int64_t grace_ms) {
   if (record.ttl_ms() == 0) return;
-  std::lock_guard lock(expiry_mu_);
-  expiry_.emplace(record.last_used_unix_ms() + record.ttl_ms() + grace_ms, record.stream_id());
+  expiry_.Set(record.stream_id(), record.last_used_unix_ms() + record.ttl_ms() + grace_ms);
+}
+
+absl::Status StoreImpl::ExpireStream(StreamEntry& stream, int64_t now_ms) {
+  StreamRecord& record = stream.record;
+  if (record.ttl_ms() == 0) return absl::OkStatus();
+  // A lease is use up to its end: the owner may have held the stream between two tokens.
+  if (!record.owner().empty()) {
+    const auto over_ms =
+        leases_.OverMs(record.owner_instance(), options_.clock->MonotonicMs()).value_or(0);
+    record.set_last_used_unix_ms(std::max(record.last_used_unix_ms(), now_ms - over_ms));
+  }
+  ScheduleExpiry(record, 0);
+  if (record.last_used_unix_ms() + record.ttl_ms() > now_ms) return absl::OkStatus();
+  LOLA_FAILPOINT("store.expire.before_commit");
+  if (absl::Status status = DeleteLocked(stream); !status.ok()) return status;
+  Count([](StoreStats& counts) { ++counts.expired_streams; });
+  LOLA_FAILPOINT("store.expire.after_commit");
+  return absl::OkStatus();
 }
 
 absl::Status StoreImpl::ExpireStreams() {
+  constexpr int64_t kUnreadableMs = 60'000;  // until one that cannot be read is tried again
   const int64_t now_ms = options_.clock->UnixMs();
-  for (;;) {
-    std::string stream_id;
-    {
-      std::lock_guard lock(expiry_mu_);
-      if (expiry_.empty() || expiry_.begin()->first > now_ms) return absl::OkStatus();
-      stream_id = expiry_.begin()->second;
-      expiry_.erase(expiry_.begin());
-    }
-    auto stream = table_->Lock(stream_id);
-    if (!stream.ok()) return stream.status();
-    if (!stream->exists()) continue;
-    StreamEntry& entry = **stream;
-    // A running lease is use: the owner may hold the stream between two tokens.
-    if (LeaseRuns(entry.record)) entry.record.set_last_used_unix_ms(now_ms);
-    if (entry.record.ttl_ms() == 0) continue;
-    if (entry.record.last_used_unix_ms() + entry.record.ttl_ms() > now_ms) {
-      ScheduleExpiry(entry.record, 0);
+  absl::Status problem = absl::OkStatus();
+  while (const auto stream_id = expiry_.PopDue(now_ms)) {
+    auto stream = table_->Lock(*stream_id);
+    if (!stream.ok()) {
+      expiry_.Set(*stream_id, now_ms + kUnreadableMs);
+      problem = stream.status();
       continue;
     }
-    LOLA_FAILPOINT("store.expire.before_commit");
-    if (absl::Status status = DeleteLocked(entry); !status.ok()) {
-      ScheduleExpiry(entry.record, 0);
-      return status;
-    }
-    Count([](StoreStats& counts) { ++counts.expired_streams; });
-    LOLA_FAILPOINT("store.expire.after_commit");
+    if (!stream->exists()) continue;
+    if (absl::Status status = ExpireStream(**stream, now_ms); !status.ok()) return status;
   }
+  return problem;
 }
 
 absl::Status StoreImpl::NoteDoubtfulBlobs() {

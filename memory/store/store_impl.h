@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "memory/store/blob_store.h"
+#include "memory/store/expiry_queue.h"
 #include "memory/store/lease_table.h"
 #include "memory/store/log_cursor.h"
 #include "memory/store/record_db.h"
@@ -121,6 +122,7 @@ class StoreImpl final : public StreamStore {
   // store_collect.cc
   absl::Status DeleteLocked(StreamEntry& stream);
   absl::Status ExpireStreams();
+  absl::Status ExpireStream(StreamEntry& stream, int64_t now_ms);
   absl::Status NoteDoubtfulBlobs();
   absl::Status CollectGarbage();
   absl::Status CollectLog(const std::string& note);
@@ -140,8 +142,7 @@ class StoreImpl final : public StreamStore {
   mutable std::mutex counts_mu_;
   mutable StoreStats counts_;  // guarded by counts_mu_
 
-  std::mutex expiry_mu_;
-  std::multimap<int64_t, std::string> expiry_;  // guarded by expiry_mu_: when to look at a stream
+  ExpiryQueue expiry_;
 
   std::mutex unfinished_mu_;
   std::set<std::string> unfinished_;  // guarded by unfinished_mu_: ids; more than there are is fine

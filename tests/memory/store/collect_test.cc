@@ -1,4 +1,6 @@
 // Delete, expiry, collection.
+#include <algorithm>
+
 #include "tests/memory/store/store_fixture.h"
 
 namespace lola::store {
@@ -97,7 +99,28 @@ TEST_F(CollectTest, UseAndRunningLeasesPutExpiryOff) {
   ASSERT_EQ(store_->Renew(renew)->streams(), 1u);
   Collect();
   EXPECT_TRUE(Exists("s"));
-  clock_.Advance(10'000);
+  clock_.Advance(15'000);  // from the end of the lease on
+  Collect();
+  EXPECT_FALSE(Exists("s"));
+}
+
+TEST_F(CollectTest, ALeaseCountsAsUseUpToItsEndWheneverThatIsLookedAt) {
+  CreateWithTtl("s", 10'000);
+  Acquire("s");
+  v1::RenewRequest renew;
+  renew.set_worker_instance("worker-instance");
+  renew.set_lease_ms(5'000);
+  for (int i = 0; i < 2; ++i) {
+    clock_.Advance(4'000);
+    ASSERT_EQ(store_->Renew(renew)->streams(), 1u);
+  }
+  clock_.Advance(6'000);  // the owner died; its lease ran out a second ago
+  Collect();
+  EXPECT_TRUE(Exists("s"));
+  clock_.Advance(9'000 - 1);
+  Collect();
+  EXPECT_TRUE(Exists("s"));
+  clock_.Advance(1);
   Collect();
   EXPECT_FALSE(Exists("s"));
 }
