@@ -10,7 +10,7 @@ namespace lola::store {
 namespace {
 
 constexpr size_t kCachedStreamsMax = 65'536;
-constexpr size_t kGarbagePerRoundMax = 4096;
+constexpr size_t kGarbageAtOnceMax = 4096;
 
 }  // namespace
 
@@ -134,7 +134,7 @@ absl::Status StoreImpl::CollectLog(const std::string& note) {
   return absl::OkStatus();
 }
 
-absl::Status StoreImpl::CollectBlob(const std::string& note) {
+absl::Status StoreImpl::CollectBlob(const std::string& note, absl::Status* stuck) {
   const std::string blob_id = GarbageBlob(note);
   bool used = false;
   absl::Status scan = db_->Scan(BlobRefPrefix(blob_id), "", [&](auto, auto) {
@@ -145,7 +145,10 @@ absl::Status StoreImpl::CollectBlob(const std::string& note) {
   if (!used) {
     auto size = blobs_->Size(blob_id);
     LOLA_FAILPOINT("store.collect_blob.before_remove");
-    if (absl::Status status = blobs_->Remove(blob_id); !status.ok()) return status;
+    if (absl::Status status = blobs_->Remove(blob_id); !status.ok()) {
+      *stuck = std::move(status);
+      return absl::OkStatus();
+    }
     LOLA_FAILPOINT("store.collect_blob.after_remove");
     Count([&](StoreStats& counts) {
       if (!size.ok()) return;  // removed by an earlier round, or set aside
@@ -162,30 +165,35 @@ absl::Status StoreImpl::CollectBlob(const std::string& note) {
 }
 
 absl::Status StoreImpl::CollectGarbage() {
-  for (;;) {
-    std::vector<std::string> keys;
-    absl::Status scan = db_->Scan("x", "", [&](std::string_view key, auto) {
+  absl::Status stuck = absl::OkStatus();
+  std::vector<std::string> keys;
+  std::string from;
+  do {
+    keys.clear();
+    absl::Status scan = db_->Scan("x", from, [&](std::string_view key, auto) {
       keys.emplace_back(key);
-      return keys.size() < kGarbagePerRoundMax;
+      return keys.size() < kGarbageAtOnceMax;
     });
     if (!scan.ok()) return scan;
     for (const std::string& key : keys) {
-      absl::Status status = IsLogGarbage(key) ? CollectLog(key) : CollectBlob(key);
+      absl::Status status = IsLogGarbage(key) ? CollectLog(key) : CollectBlob(key, &stuck);
       if (!status.ok()) return status;
     }
-    if (keys.size() < kGarbagePerRoundMax) return absl::OkStatus();
-  }
+    if (!keys.empty()) from = keys.back() + '\0';
+  } while (keys.size() == kGarbageAtOnceMax);
+  return stuck;
 }
 
 absl::Status StoreImpl::CollectNow() {
   std::lock_guard lock(collect_mu_);
-  absl::Status expire = ExpireStreams();
-  if (absl::Status drop = DropUnfinished(); expire.ok()) expire = drop;
-  absl::Status doubtful = NoteDoubtfulBlobs();
-  absl::Status garbage = CollectGarbage();
+  absl::Status problem = absl::OkStatus();
+  for (absl::Status status :
+       {ExpireStreams(), DropUnfinished(), NoteDoubtfulBlobs(), CollectGarbage()}) {
+    if (problem.ok()) problem = std::move(status);
+  }
   table_->Trim(kCachedStreamsMax);
-  if (!expire.ok()) return expire;
-  return doubtful.ok() ? garbage : doubtful;
+  if (!problem.ok()) Count([](StoreStats& counts) { ++counts.collect_failures; });
+  return problem;
 }
 
 void StoreImpl::CollectLoop() {

@@ -126,7 +126,8 @@ class StoreImpl final : public StreamStore {
   absl::Status NoteDoubtfulBlobs();
   absl::Status CollectGarbage();
   absl::Status CollectLog(const std::string& note);
-  absl::Status CollectBlob(const std::string& note);
+  // A file that cannot be removed stays noted, said in `stuck`: it keeps nothing behind it.
+  absl::Status CollectBlob(const std::string& note, absl::Status* stuck);
   void CollectLoop();
 
   const StoreOptions options_;

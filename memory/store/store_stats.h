@@ -40,6 +40,7 @@ struct StoreStats {
   uint64_t expired_streams = 0;
   uint64_t collected_blobs = 0;
   uint64_t collected_logs = 0;
+  uint64_t collect_failures = 0;  // rounds of expiry and collection that left something undone
 };
 
 }  // namespace lola::store

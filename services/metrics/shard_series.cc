@@ -74,6 +74,9 @@ void WriteEvents(const store::StoreStats& stats, const Labels& labels, Page& pag
            Row{"lola_shard_collected_blobs_total", "Snapshot files removed.",
                stats.collected_blobs},
            Row{"lola_shard_collected_logs_total", "Token logs removed.", stats.collected_logs},
+           Row{"lola_shard_collect_failures_total",
+               "Rounds of expiry and collection that left something undone.",
+               stats.collect_failures},
        }) {
     page.Counter(row.name, row.help, double(row.value), labels);
   }

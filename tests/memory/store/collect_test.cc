@@ -165,6 +165,28 @@ TEST_F(CollectTest, FailedRoundIsDoneAgain) {
   EXPECT_TRUE(Files("blobs").empty());
 }
 
+TEST_F(CollectTest, WhatCannotBeRemovedDoesNotKeepTheRest) {
+  std::vector<std::string> blobs;
+  for (const char* id : {"a", "b"}) {
+    Create(id);
+    const uint64_t epoch = Acquire(id);
+    ASSERT_TRUE(Append(id, epoch, 0, Count(0, 10)).ok());
+    blobs.push_back(Put(id, epoch, 0, "x")->blob_id());
+    ASSERT_TRUE(store_->Delete(id).ok());
+  }
+  std::sort(blobs.begin(), blobs.end());  // the order they are met in
+  files_.SetFault([&](std::string_view step, const std::string& path) {
+    const bool stuck = step == "remove" && path.ends_with(blobs[0]);
+    return stuck ? absl::InternalError(path + ": Operation not permitted") : absl::OkStatus();
+  });
+  EXPECT_REFUSED(store_->CollectNow(), kInternal, blobs[0]);
+  EXPECT_EQ(Files("blobs"), std::vector<std::string>{blobs[0]});
+  EXPECT_EQ(store_->Stats().collected_logs, 2u);
+  files_.SetFault(nullptr);
+  ExpectClean();
+  EXPECT_TRUE(Files("blobs").empty());
+}
+
 TEST_F(CollectTest, StartRemovesStagedAndUnlistedFiles) {
   store_.reset();
   ASSERT_TRUE(memory::WriteWholeFile(files_, folder_ + "/tmp/half", "x").ok());
