@@ -100,7 +100,8 @@ class StreamStore {
   // UNAVAILABLE for it; it is removed when its copier releases it before, or has no lease any more.
   virtual absl::StatusOr<v1::StreamInfo> Create(const v1::CreateStreamRequest& request) = 0;
   virtual absl::StatusOr<v1::StreamInfo> Describe(std::string_view stream_id) = 0;
-  // In order of id. `page_token` is the one of the last answer.
+  // In order of id. `page_token` is the one of the last answer. A page of large streams, or of few
+  // that match, ends early: only an empty token is the end.
   virtual absl::StatusOr<v1::ListStreamsReply> List(const v1::ListStreamsRequest& request) = 0;
 
   // epoch + 1 for the caller. While another instance's lease runs: FAILED_PRECONDITION whose
