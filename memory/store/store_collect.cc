@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "absl/strings/str_cat.h"
 #include "memory/env/failpoint.h"
 #include "memory/env/random.h"
 #include "memory/store/keys.h"
@@ -14,9 +15,15 @@ constexpr size_t kGarbageAtOnceMax = 4096;
 
 }  // namespace
 
-absl::Status StoreImpl::Delete(std::string_view stream_id) {
+absl::Status StoreImpl::Delete(std::string_view stream_id, std::string_view stream_uid) {
   auto stream = table_->LockExisting(stream_id);
   if (!stream.ok()) return stream.status();
+  const std::string& uid = (*stream)->record.stream_uid();
+  if (!stream_uid.empty() && stream_uid != uid) {
+    return absl::NotFoundError(absl::StrCat("stream_uid: stream ", memory::Quoted(stream_id),
+                                            " is ", uid, ", the call means ",
+                                            memory::Quoted(stream_uid), ", which is gone"));
+  }
   LOLA_FAILPOINT("store.delete.before_commit");
   if (absl::Status status = DeleteLocked(**stream); !status.ok()) return status;
   Count([](StoreStats& counts) { ++counts.deletes; });

@@ -49,7 +49,7 @@ class StoreImpl final : public StreamStore {
       const v1::GetSnapshotRequest& request) override;
   absl::StatusOr<v1::StreamInfo> Fork(const v1::ForkStreamRequest& request) override;
   absl::StatusOr<v1::StreamInfo> Rewind(const v1::RewindStreamRequest& request) override;
-  absl::Status Delete(std::string_view stream_id) override;
+  absl::Status Delete(std::string_view stream_id, std::string_view stream_uid) override;
   v1::ShardInfo DescribeShard() override;
   StoreStats Stats() const override;
   absl::Status CollectNow() override;

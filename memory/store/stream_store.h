@@ -127,7 +127,8 @@ class StreamStore {
   // Forgets tokens and snapshots behind the position; epoch + 1, no owner afterwards. A request_id
   // that is known (the newest kRewindIdsKept) changes nothing and gets the answer it got.
   virtual absl::StatusOr<v1::StreamInfo> Rewind(const v1::RewindStreamRequest& request) = 0;
-  virtual absl::Status Delete(std::string_view stream_id) = 0;
+  // With a uid only that stream: NOT_FOUND when its id was made anew.
+  virtual absl::Status Delete(std::string_view stream_id, std::string_view stream_uid = "") = 0;
 
   // Counts and bytes; shard_id and partitions are the caller's to fill.
   virtual v1::ShardInfo DescribeShard() = 0;

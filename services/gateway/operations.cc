@@ -199,6 +199,7 @@ absl::Status Operations::Delete(const std::string& stream_id) {
   // The record goes first: a worker that held the stream is told by its next write at the latest.
   v1::DeleteStreamRequest request;
   request.set_stream_id(stream_id);
+  request.set_stream_uid(info->stream_uid());
   auto reply = BlockingCall(shards_.StubOf(stream_id), &ShardStub::Delete, request,
                             deadlines_.shard, PeerName(shards_.PlaceOf(stream_id)), false);
   if (!reply.ok()) return reply.status();

@@ -94,7 +94,7 @@ class MemoryService final : public v1::Memory::CallbackService {
   Reactor* Delete(Context* context, const v1::DeleteStreamRequest* request,
                   v1::DeleteStreamReply*) override {
     return Run(context, calls_.Admit(request->stream_id()),
-               [=, this] { return store().Delete(request->stream_id()); });
+               [=, this] { return store().Delete(request->stream_id(), request->stream_uid()); });
   }
   Reactor* DescribeShard(Context* context, const v1::DescribeShardRequest*,
                          v1::ShardInfo* reply) override {

@@ -107,6 +107,16 @@ TEST_F(StreamsTest, ListPagesInOrderOfId) {
   EXPECT_TRUE(std::is_sorted(ids.begin(), ids.end()));
 }
 
+TEST_F(StreamsTest, ALateDeleteSparesAStreamMadeAnew) {
+  const std::string first = Create("s").stream_uid();
+  ASSERT_TRUE(store_->Delete("s", first).ok());
+  EXPECT_REFUSED(store_->Delete("s", first), kNotFound, "\"s\"");
+  const std::string second = Create("s").stream_uid();
+  EXPECT_REFUSED(store_->Delete("s", first), kNotFound, "the call means \"" + first);
+  EXPECT_EQ(Info("s").stream_uid(), second);
+  EXPECT_TRUE(store_->Delete("s", second).ok());
+}
+
 TEST_F(StreamsTest, APageFitsIntoAMessageHoweverLargeItsStreams) {
   v1::CreateStreamRequest request = CreateRequest("s");
   for (size_t i = 0; i < memory::kLabelsMax; ++i) {
