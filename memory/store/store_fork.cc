@@ -82,7 +82,15 @@ absl::StatusOr<v1::StreamInfo> StoreImpl::Fork(const v1::ForkStreamRequest& requ
     const bool again = !request.request_id().empty() &&
                        child.record.request_id() == request.request_id() &&
                        child.record.parent() == request.stream_id();
-    if (again) return ToInfo(child);
+    const bool same =
+        !request.has_at_position() || request.at_position() == child.record.forked_at();
+    if (again && same) return ToInfo(child);
+    if (again) {
+      return absl::AlreadyExistsError(
+          absl::StrCat("at_position: request ", memory::Quoted(request.request_id()),
+                       " made stream ", memory::Quoted(request.new_stream_id()), " at position ",
+                       child.record.forked_at(), ", not at ", request.at_position()));
+    }
     return absl::AlreadyExistsError(
         absl::StrCat("new_stream_id: stream ", memory::Quoted(request.new_stream_id()),
                      " exists, made by request ", memory::Quoted(child.record.request_id()),

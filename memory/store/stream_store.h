@@ -122,7 +122,8 @@ class StreamStore {
       const v1::GetSnapshotRequest& request) = 0;
 
   // O(1): shares blobs and log. The child starts ownerless, with the newest snapshots at or before
-  // the position; the state at position 0 needs none.
+  // the position; the state at position 0 needs none. A retry with the same request_id returns the
+  // same child; for another position it is ALREADY_EXISTS.
   virtual absl::StatusOr<v1::StreamInfo> Fork(const v1::ForkStreamRequest& request) = 0;
   // Forgets tokens and snapshots behind the position; epoch + 1, no owner afterwards. A request_id
   // that is known (the newest kRewindIdsKept) changes nothing and gets the answer it got.
