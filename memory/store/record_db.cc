@@ -101,7 +101,7 @@ absl::Status RecordDb::ToStatus(const rocksdb::Status& status) const {
       absl::StrContains(message, "No space left on device")) {
     return absl::ResourceExhaustedError(message);
   }
-  if (status.IsIOError() && absl::StrContains(message, "LOCK")) {
+  if (status.IsIOError() && absl::StrContains(status.ToString(), folder_ + "/LOCK")) {
     return absl::FailedPreconditionError(
         absl::StrCat(folder_, ": in use by another process: ", status.ToString()));
   }
