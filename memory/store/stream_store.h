@@ -6,8 +6,8 @@
 //
 // All methods may be called from any thread and block on the disk. Requests and answers are the
 // wire messages of lola.v1; what a method promises is durable when it returns. One write makes a
-// change visible: readers see whole versions only. Every change of a stream carries its owner
-// epoch, which is compared inside the commit.
+// change visible: readers see whole versions only. What an owner changes carries its epoch, which
+// is compared inside the commit; Rewind fences it by a new one, Delete by the stream's absence.
 //
 // Errors (all methods; messages name the field and both values, nothing is changed):
 //   NOT_FOUND            no such stream, snapshot

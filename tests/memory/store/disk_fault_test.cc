@@ -107,7 +107,10 @@ TEST_F(DiskFaultTest, AFailedSyncIsNotAcknowledgedAndLosesNothing) {
     EXPECT_FALSE(Append("s", epoch, tokens.size(), {7, 8, 9}).ok());
     EXPECT_EQ(Tokens("s"), tokens);
     disk_->sync_fails = false;
-    if (Append("s", epoch, tokens.size(), {5}).ok()) tokens.push_back(5);
+    if (Append("s", epoch, tokens.size(), {5}).ok()) {
+      tokens.push_back(5);
+      ExpectAfterACrash(tokens);
+    }
     EXPECT_EQ(Tokens("s"), tokens);
     EXPECT_GT(store_->Stats().commit_failures, 0u);
     std::vector<int32_t> refused = tokens;
