@@ -107,6 +107,7 @@ class StreamStore {
   // epoch + 1 for the caller. While another instance's lease runs: FAILED_PRECONDITION whose
   // payload kOwnerPayload is the owner's address, unless `takeover`.
   virtual absl::StatusOr<v1::AcquireReply> Acquire(const v1::AcquireRequest& request) = 0;
+  // Does not touch the disk.
   virtual absl::StatusOr<v1::RenewReply> Renew(const v1::RenewRequest& request) = 0;
   virtual absl::Status Release(const v1::ReleaseRequest& request) = 0;
 

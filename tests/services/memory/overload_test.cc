@@ -61,6 +61,35 @@ TEST_F(OverloadTest, FullQueueRefusesWithARetryHintAndRecovers) {
   EXPECT_TRUE(Create("later").ok());
 }
 
+TEST_F(OverloadTest, LeasesAreRenewedWhileTheQueueIsFull) {
+  options_.threads = 1;
+  options_.queue_max = 1;
+  StartShard();
+  ASSERT_TRUE(Create("s").ok());
+  v1::AcquireReply owner;
+  ASSERT_TRUE(Acquire("s", "w", &owner).ok());
+  constexpr char kPlace[] = "store.create.before_commit";
+  ASSERT_TRUE(memory::ArmFailpoints(std::string(kPlace) + "=sleep:1000").ok());
+  std::thread working([&] { EXPECT_TRUE(Create("held").ok()); });
+  while (memory::FailpointPassages(kPlace) == 0) std::this_thread::yield();
+  std::atomic<bool> through{false};
+  std::thread waiting([&] {
+    EXPECT_TRUE(Create("queued").ok());
+    through = true;
+  });
+  while (shard_->Stats().queued == 0 && !through) std::this_thread::yield();
+  grpc::ClientContext context;
+  v1::RenewRequest request;
+  request.set_worker_instance("w");
+  request.set_lease_ms(60'000);
+  v1::RenewReply reply;
+  const grpc::Status renewed = stub_->Renew(&context, request, &reply);
+  EXPECT_TRUE(renewed.ok()) << renewed.error_message();
+  EXPECT_EQ(reply.streams(), 1u);
+  working.join();
+  waiting.join();
+}
+
 TEST_F(OverloadTest, DrainingShardRefusesNewCalls) {
   StartShard();
   ASSERT_TRUE(Create("s").ok());
