@@ -121,13 +121,27 @@ rocksdb::Status RecordDb::PadTables() {
   return status;
 }
 
+// As ToStatus, for a write: what a failing disk did to it, only the same call later can tell.
+absl::Status RecordDb::WriteStatus(const rocksdb::Status& status) const {
+  absl::Status result = ToStatus(status);
+  return absl::IsInternal(result) ? absl::UnavailableError(result.message()) : result;
+}
+
+absl::Status RecordDb::health() const {
+  std::lock_guard lock(recover_mu_);
+  return health_;
+}
+
 absl::Status RecordDb::Recover() {
   std::lock_guard lock(recover_mu_);
   if (!failed_.load()) return absl::OkStatus();  // somebody else did
   // "Nothing to recover from" is an OK too.
   rocksdb::Status status = db_->Resume();
   if (status.ok()) status = PadTables();
-  if (!status.ok()) return ToStatus(status);
+  if (!status.ok()) {
+    if (status.severity() >= rocksdb::Status::kFatalError) health_ = WriteStatus(status);
+    return WriteStatus(status);
+  }
   failed_.store(false);
   return absl::OkStatus();
 }
@@ -152,7 +166,7 @@ absl::Status RecordDb::Commit(rocksdb::WriteBatch* batch, bool sync) {
   if (!status.ok()) {
     failed_.store(true);
     ++commit_failures_;
-    return ToStatus(status);
+    return WriteStatus(status);
   }
   ++commits_;
   return absl::OkStatus();

@@ -52,6 +52,7 @@ class StoreImpl final : public StreamStore {
   absl::Status Delete(std::string_view stream_id, std::string_view stream_uid) override;
   v1::ShardInfo DescribeShard() override;
   StoreStats Stats() const override;
+  absl::Status Health() const override { return db_->health(); }
   absl::Status CollectNow() override;
   absl::StatusOr<std::vector<std::string>> Audit() override;
 

@@ -17,7 +17,8 @@
 //   OUT_OF_RANGE         a position beyond the committed end
 //   ABORTED              stale epoch: a newer owner exists
 //   RESOURCE_EXHAUSTED   a limit, or the disk is full (names the path); later calls work again
-//   UNAVAILABLE          a stream whose copy from another shard is not complete
+//   UNAVAILABLE          a stream whose copy from another shard is not complete; a disk that fails:
+//                        the same call later, perhaps after a restart, says what became of it
 //   DATA_LOSS            stored bytes are damaged (names the file)
 
 #include <functional>
@@ -135,6 +136,8 @@ class StreamStore {
   // Counts and bytes; shard_id and partitions are the caller's to fill.
   virtual v1::ShardInfo DescribeShard() = 0;
   virtual StoreStats Stats() const = 0;
+  // OK, or what keeps the store from writing until it is opened anew. Does not touch the disk.
+  virtual absl::Status Health() const = 0;
 
   // One round of expiry and collection, now. Deleted streams' blobs and logs, files of broken-off
   // uploads: gone when this returns, except what something still shares.

@@ -3,6 +3,7 @@
 #include <grpcpp/support/status.h>
 
 #include "absl/strings/str_cat.h"
+#include "memory/env/failpoint.h"
 #include "services/rpc/status_map.h"
 
 namespace lola::shard {
@@ -49,6 +50,11 @@ absl::Status ShardCalls::Start(std::function<void()> task) {
 grpc::Status ShardCalls::End(const absl::Status& status) {
   if (!status.ok()) ++failed_;
   return rpc::ToGrpc(status);
+}
+
+absl::Status ShardCalls::Health() const {
+  LOLA_FAILPOINT("shard.health");
+  return store_ == nullptr ? absl::OkStatus() : store_->Health();
 }
 
 ShardStats ShardCalls::Stats() const {

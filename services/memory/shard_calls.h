@@ -37,6 +37,7 @@ class ShardCalls {
   store::StreamStore& store() { return *store_; }
   const ShardOptions& options() const { return options_; }
   ShardStats Stats() const;
+  absl::Status Health() const;
   void Drain() { draining_.store(true); }
   void Stop();
 

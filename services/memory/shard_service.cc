@@ -141,6 +141,7 @@ class ShardServiceImpl final : public ShardService {
 
   grpc::Service* service() override { return &service_; }
   ShardStats Stats() const override { return calls_.Stats(); }
+  absl::Status Health() const override { return calls_.Health(); }
   void Drain() override { calls_.Drain(); }
   void Stop() override { calls_.Stop(); }
 

@@ -47,6 +47,9 @@ class ShardService {
   // To be registered on a server builder; owned by this object, which must outlive the server.
   virtual grpc::Service* service() = 0;
   virtual ShardStats Stats() const = 0;
+  // OK, or why this shard must be started anew: its disk failed and nothing can be written any
+  // more.
+  virtual absl::Status Health() const = 0;
 
   // New calls are refused with UNAVAILABLE; running ones end.
   virtual void Drain() = 0;
