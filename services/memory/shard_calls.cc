@@ -37,13 +37,25 @@ absl::Status ShardCalls::AdmitStream(std::string_view stream_id) {
                    ", this is shard ", options_.shard_id));
 }
 
-absl::Status ShardCalls::Start(std::function<void()> task) {
-  if (executor_.TrySubmit(std::move(task))) return absl::OkStatus();
+absl::Status ShardCalls::Overloaded(const char* field, size_t calls, const char* what) {
   ++overloaded_;
   absl::Status status = absl::ResourceExhaustedError(
-      absl::StrCat("queue: ", executor_.queued(), " calls wait in shard ", options_.shard_id,
+      absl::StrCat(field, ": ", calls, " calls ", what, " in shard ", options_.shard_id,
                    ", at most ", options_.queue_max));
   rpc::SetDetail(status, rpc::kRetryAfterMsDetail, kRetryAfterMs);
+  return status;
+}
+
+absl::Status ShardCalls::Start(std::function<void()> task) {
+  if (executor_.TrySubmit(std::move(task))) return absl::OkStatus();
+  return Overloaded("queue", executor_.queued(), "wait");
+}
+
+absl::Status ShardCalls::StartSending(std::function<void()> task) {
+  const size_t open = sending_.fetch_add(1);
+  absl::Status status =
+      open < options_.queue_max ? Start(std::move(task)) : Overloaded("open", open, "send");
+  if (!status.ok()) --sending_;
   return status;
 }
 

@@ -11,9 +11,9 @@
 //   server->Shutdown(deadline); (*shard)->Stop();          // then destroy
 //
 // Disk work runs on the service's own threads, never in a gRPC callback. When more than `queue_max`
-// calls wait for one, a call is refused with RESOURCE_EXHAUSTED. Streams of partitions that the map
-// gives to another shard are refused with FAILED_PRECONDITION naming the partition and its shard.
-// Every method may be called from any thread.
+// calls wait for one, or send snapshots or tokens, a call is refused with RESOURCE_EXHAUSTED.
+// Streams of partitions that the map gives to another shard are refused with FAILED_PRECONDITION
+// naming the partition and its shard. Every method may be called from any thread.
 
 #include <cstddef>
 #include <memory>
