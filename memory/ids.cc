@@ -1,5 +1,6 @@
 #include "memory/ids.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "absl/strings/str_cat.h"
@@ -44,8 +45,12 @@ absl::Status ValidateSnapshotName(std::string_view name) {
 
 std::string Quoted(std::string_view value) {
   constexpr size_t kShownBytesMax = 80;
+  size_t shown = std::min(value.size(), kShownBytesMax);
+  // Not in the middle of a UTF-8 character: a message with half a one cannot be sent.
+  const size_t least = shown - std::min<size_t>(shown, 3);
+  while (shown > least && shown < value.size() && (value[shown] & 0xc0) == 0x80) --shown;
   std::string text = "\"";
-  for (const char c : value.substr(0, kShownBytesMax)) {
+  for (const char c : value.substr(0, shown)) {
     if (c == '"' || c == '\\') {
       text += '\\';
       text += c;
@@ -57,7 +62,7 @@ std::string Quoted(std::string_view value) {
       text += c;
     }
   }
-  if (value.size() > kShownBytesMax) text += "...";
+  if (value.size() > shown) text += "...";
   text += '"';
   return text;
 }

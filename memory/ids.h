@@ -28,7 +28,8 @@ absl::Status ValidateStreamId(std::string_view field, std::string_view id);
 // A snapshot's name: as a stream id, at most kSnapshotNameBytesMax bytes; empty is not a name.
 absl::Status ValidateSnapshotName(std::string_view name);
 
-// `value` in quotes, cut to 80 bytes, control characters escaped: safe inside a message or a log.
+// `value` in quotes, cut to at most 80 bytes between characters, control characters escaped: safe
+// inside a message or a log.
 std::string Quoted(std::string_view value);
 
 }  // namespace lola::memory

@@ -118,6 +118,12 @@ class FailpointRegistry {
     return absl::OkStatus();
   }
 
+  uint64_t Passages(std::string_view name) {
+    std::lock_guard lock(mu_);
+    const auto found = rules_.find(std::string(name));
+    return found == rules_.end() ? 0 : found->second.passages;
+  }
+
   std::vector<std::string> Names() {
     std::lock_guard lock(mu_);
     std::set<std::string> names;
@@ -147,6 +153,10 @@ Failpoint::Failpoint(const char* name) : name_(name) { FailpointRegistry::Get().
 absl::Status Failpoint::PassSlow() { return FailpointRegistry::Get().Pass(name_); }
 
 absl::Status ArmFailpoints(std::string_view text) { return FailpointRegistry::Get().Arm(text); }
+
+uint64_t FailpointPassages(std::string_view name) {
+  return FailpointRegistry::Get().Passages(name);
+}
 
 std::vector<std::string> ReachedFailpoints() { return FailpointRegistry::Get().Names(); }
 

@@ -11,6 +11,7 @@
 // Unarmed, a place costs one relaxed load. All functions may be called from any thread.
 
 #include <atomic>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -41,6 +42,10 @@ class Failpoint {
 // Arms by the text above, replacing what was armed; "" disarms all. INVALID_ARGUMENT names the part
 // that cannot be read. Names of places that were not reached yet are kept for later.
 absl::Status ArmFailpoints(std::string_view text);
+
+// How often an armed place was passed since it was armed, the passage it holds included; 0 when it
+// is not armed. So a test can wait until another thread stands where `sleep` holds it.
+uint64_t FailpointPassages(std::string_view name);
 
 // Places reached so far in this process, sorted.
 std::vector<std::string> ReachedFailpoints();

@@ -32,6 +32,13 @@ absl::Status ErrnoStatus(std::string_view step, const std::string& path, int err
   }
 }
 
+// The folder that holds `path`.
+std::string ParentOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
 class PosixWritableFile : public WritableFile {
  public:
   PosixWritableFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
@@ -185,6 +192,24 @@ FileEnv* FileEnv::Real() {
   return env;
 }
 
+absl::Status MakeDurableFolder(FileEnv& env, std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  for (size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
+    const bool last = end == std::string::npos;
+    const std::string part = path.substr(0, end);
+    if (last || part.back() != '/') {
+      const bool made = !env.FileSize(part).ok();
+      if (made) {
+        if (absl::Status status = env.MakeFolder(part); !status.ok()) return status;
+      }
+      if (made || last) {
+        if (absl::Status status = env.SyncFolder(ParentOf(part)); !status.ok()) return status;
+      }
+    }
+    if (last) return absl::OkStatus();
+  }
+}
+
 absl::StatusOr<std::string> ReadWholeFile(FileEnv& env, const std::string& path) {
   auto file = env.OpenFile(path);
   if (!file.ok()) return file.status();
@@ -206,8 +231,7 @@ absl::Status WriteWholeFile(FileEnv& env, const std::string& path, std::string_v
     (void)env.Remove(staged);
     return status;
   }
-  const size_t slash = path.rfind('/');
-  return env.SyncFolder(slash == std::string::npos ? "." : path.substr(0, slash));
+  return env.SyncFolder(ParentOf(path));
 }
 
 }  // namespace lola::memory

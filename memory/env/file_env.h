@@ -58,6 +58,9 @@ class FileEnv {
   static FileEnv* Real();
 };
 
+// Makes a folder and its missing parents; each one made, and the last one in any case, survives a
+// power cut when this returns.
+absl::Status MakeDurableFolder(FileEnv& env, std::string path);
 // The whole file as bytes. For small files: maps, markers.
 absl::StatusOr<std::string> ReadWholeFile(FileEnv& env, const std::string& path);
 // New file under a temporary name, synced, renamed to `path`, folder synced.

@@ -153,6 +153,10 @@ std::string BlobStore::SetAside(const std::string& blob_id) {
   return path + kBrokenSuffix;
 }
 
+bool BlobStore::SetAsideBefore(const std::string& blob_id) {
+  return files_.FileSize(Path(blob_id) + kBrokenSuffix).ok();
+}
+
 absl::StatusOr<std::vector<std::string>> BlobStore::List() {
   auto names = files_.List(folder_ + kBlobFolder);
   if (!names.ok()) return names.status();

@@ -6,6 +6,7 @@
 //
 // Main family                                   value
 //   "m"                                         StoreRecord
+//   "p"                                         nothing, read by nobody (RecordDb::PadTables)
 //   "s" stream id                               StreamRecord
 //   "l" log id, stream uid                      who reads a log: LogRefValue
 //   "b" blob id, stream uid                     who lists a blob: empty
@@ -34,6 +35,7 @@ inline uint64_t GetBe64(std::string_view bytes) {  // REQUIRES: bytes.size() >= 
 }
 
 inline std::string StoreKey() { return "m"; }
+inline std::string PaddingKey() { return "p"; }
 inline std::string StreamKey(std::string_view stream_id) {
   std::string key = "s";
   key += stream_id;

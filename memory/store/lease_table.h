@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 
 namespace lola::store {
@@ -42,6 +43,13 @@ class LeaseTable {
     std::lock_guard lock(mu_);
     const auto found = leases_.find(instance);
     return found == leases_.end() ? 0 : std::max<int64_t>(0, found->second.until_ms - now_ms);
+  }
+  // How long ago it ended, 0 while it runs; nullopt for an instance without streams.
+  std::optional<int64_t> OverMs(const std::string& instance, int64_t now_ms) const {
+    std::lock_guard lock(mu_);
+    const auto found = leases_.find(instance);
+    if (found == leases_.end()) return std::nullopt;
+    return std::max<int64_t>(0, now_ms - found->second.until_ms);
   }
   uint64_t owned_streams() const {
     std::lock_guard lock(mu_);

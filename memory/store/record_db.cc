@@ -7,6 +7,7 @@
 #include "memory/store/keys.h"
 #include "rocksdb/cache.h"
 #include "rocksdb/filter_policy.h"
+#include "rocksdb/listener.h"
 #include "rocksdb/options.h"
 #include "rocksdb/table.h"
 
@@ -29,6 +30,7 @@ rocksdb::DBOptions MakeOptions(rocksdb::Env* env) {
   options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
   options.max_log_file_size = 4u << 20;
   options.keep_log_file_num = 4;
+  options.avoid_flush_during_shutdown = true;  // what is not in the log of writes is padding
   if (env != nullptr) options.env = env;
   return options;
 }
@@ -47,6 +49,16 @@ rocksdb::ColumnFamilyOptions FamilyOptions(const std::shared_ptr<rocksdb::Cache>
 
 }  // namespace
 
+// Notes that a memory table was put away to be flushed, so that a new and empty one took its place.
+class RecordDb::SealListener : public rocksdb::EventListener {
+ public:
+  explicit SealListener(RecordDb& db) : db_(db) {}
+  void OnMemTableSealed(const rocksdb::MemTableInfo&) override { db_.sealed_.store(true); }
+
+ private:
+  RecordDb& db_;
+};
+
 absl::StatusOr<std::unique_ptr<RecordDb>> RecordDb::Open(const std::string& folder,
                                                          size_t cache_bytes, rocksdb::Env* env) {
   const auto cache = rocksdb::NewLRUCache(cache_bytes);
@@ -57,13 +69,16 @@ absl::StatusOr<std::unique_ptr<RecordDb>> RecordDb::Open(const std::string& fold
   log_options.max_successive_merges = 64;
   std::unique_ptr<RecordDb> db(new RecordDb(folder));
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  rocksdb::DBOptions options = MakeOptions(env);
+  options.listeners.push_back(std::make_shared<SealListener>(*db));
   const rocksdb::Status status = rocksdb::DB::Open(
-      MakeOptions(env), folder,
+      options, folder,
       {{rocksdb::kDefaultColumnFamilyName, main_options}, {kLogFamily, log_options}}, &handles,
       &db->db_);
   if (!status.ok()) return db->ToStatus(status);
   db->main_family_ = handles[0];
   db->log_family_ = handles[1];
+  if (const rocksdb::Status padded = db->PadTables(); !padded.ok()) return db->ToStatus(padded);
   return db;
 }
 
@@ -86,24 +101,56 @@ absl::Status RecordDb::ToStatus(const rocksdb::Status& status) const {
       absl::StrContains(message, "No space left on device")) {
     return absl::ResourceExhaustedError(message);
   }
-  if (status.IsIOError() && absl::StrContains(message, "LOCK")) {
+  if (status.IsIOError() && absl::StrContains(status.ToString(), folder_ + "/LOCK")) {
     return absl::FailedPreconditionError(
         absl::StrCat(folder_, ": in use by another process: ", status.ToString()));
   }
   return absl::InternalError(message);
 }
 
+// A write that failed leaves the log of writes unusable. RocksDB goes on in a new one when it has a
+// memory table to flush; with empty tables, as after a start, it would write behind the half
+// record, and its own check ends the process for that. So there is always something in a table: a
+// key that nobody reads, written past the log.
+rocksdb::Status RecordDb::PadTables() {
+  if (!sealed_.exchange(false)) return rocksdb::Status::OK();
+  rocksdb::WriteOptions options;
+  options.disableWAL = true;
+  const rocksdb::Status status = db_->Put(options, main_family_, ToSlice(PaddingKey()), "");
+  if (!status.ok()) sealed_.store(true);
+  return status;
+}
+
+// As ToStatus, for a write: what a failing disk did to it, only the same call later can tell.
+absl::Status RecordDb::WriteStatus(const rocksdb::Status& status) const {
+  absl::Status result = ToStatus(status);
+  return absl::IsInternal(result) ? absl::UnavailableError(result.message()) : result;
+}
+
+absl::Status RecordDb::health() const {
+  std::lock_guard lock(recover_mu_);
+  return health_;
+}
+
+absl::Status RecordDb::Recover() {
+  std::lock_guard lock(recover_mu_);
+  if (!failed_.load()) return absl::OkStatus();  // somebody else did
+  // "Nothing to recover from" is an OK too.
+  rocksdb::Status status = db_->Resume();
+  if (status.ok()) status = PadTables();
+  if (!status.ok()) {
+    if (status.severity() >= rocksdb::Status::kFatalError) health_ = WriteStatus(status);
+    return WriteStatus(status);
+  }
+  failed_.store(false);
+  return absl::OkStatus();
+}
+
 absl::Status RecordDb::Commit(rocksdb::WriteBatch* batch, bool sync) {
   if (failed_.load()) {
-    std::lock_guard lock(recover_mu_);
-    if (failed_.load()) {
-      // "Nothing to recover from" is an OK too.
-      const rocksdb::Status recovered = db_->Resume();
-      if (!recovered.ok()) {
-        ++commit_failures_;
-        return ToStatus(recovered);
-      }
-      failed_.store(false);
+    if (absl::Status status = Recover(); !status.ok()) {
+      ++commit_failures_;
+      return status;
     }
   }
   rocksdb::WriteOptions options;
@@ -114,11 +161,12 @@ absl::Status RecordDb::Commit(rocksdb::WriteBatch* batch, bool sync) {
   static std::mutex one_at_a_time;
   std::lock_guard lock(one_at_a_time);
 #endif
-  const rocksdb::Status status = db_->Write(options, batch);
+  rocksdb::Status status = PadTables();
+  if (status.ok()) status = db_->Write(options, batch);
   if (!status.ok()) {
     failed_.store(true);
     ++commit_failures_;
-    return ToStatus(status);
+    return WriteStatus(status);
   }
   ++commits_;
   return absl::OkStatus();

@@ -35,8 +35,12 @@ class RecordDb {
 
   // All of the batch or nothing. With `sync` it survives a power cut when this returns; concurrent
   // callers share one sync. After a failed write the next commit first asks RocksDB to recover; a
-  // disk that was full is used again within five seconds of having space.
+  // disk that was full is used again within five seconds of having space. UNAVAILABLE when the disk
+  // fails: the batch may be there or not, and the same call later is the way to know.
   absl::Status Commit(rocksdb::WriteBatch* batch, bool sync);
+
+  // What keeps it from ever writing again until it is opened anew: a failed sync. OK: nothing.
+  absl::Status health() const;
 
   // NOT_FOUND when there is none.
   absl::StatusOr<std::string> Get(std::string_view key) const;
@@ -56,7 +60,11 @@ class RecordDb {
   uint64_t commit_failures() const { return commit_failures_; }
 
  private:
+  class SealListener;
   explicit RecordDb(std::string folder) : folder_(std::move(folder)) {}
+  absl::Status Recover();  // after a failed write
+  rocksdb::Status PadTables();
+  absl::Status WriteStatus(const rocksdb::Status& status) const;
 
   const std::string folder_;
   rocksdb::DB* db_ = nullptr;
@@ -65,7 +73,9 @@ class RecordDb {
   std::atomic<uint64_t> commits_{0};
   std::atomic<uint64_t> commit_failures_{0};
   std::atomic<bool> failed_{false};  // the last write failed: recover before the next
-  std::mutex recover_mu_;
+  std::atomic<bool> sealed_{true};   // a memory table may be empty: pad before the next write
+  mutable std::mutex recover_mu_;
+  absl::Status health_;  // guarded by recover_mu_
 };
 
 }  // namespace lola::store

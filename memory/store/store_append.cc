@@ -40,8 +40,7 @@ absl::StatusOr<v1::AppendBatchReply> StoreImpl::Append(const v1::AppendBatchRequ
   std::vector<std::string> ids;
   ids.reserve(order.size());
   for (const int i : order) ids.push_back(request.entries(i).stream_id());
-  auto streams = table_->LockAll(ids);
-  if (!streams.ok()) return streams.status();
+  auto streams = table_->LockEach(ids);
 
   v1::AppendBatchReply reply;
   for (int i = 0; i < request.entries_size(); ++i) reply.add_results();
@@ -51,8 +50,8 @@ absl::StatusOr<v1::AppendBatchReply> StoreImpl::Append(const v1::AppendBatchRequ
   uint64_t refused = 0, retried = 0, tokens = 0;
   for (size_t i = 0; i < order.size(); ++i) {
     const v1::AppendEntry& entry = request.entries(order[i]);
-    StreamEntry& stream = *(*streams)[i];
-    absl::Status status = PrepareEntry(entry, stream, &prepared[i]);
+    absl::Status status = streams[i].status();
+    if (status.ok()) status = PrepareEntry(entry, **streams[i], &prepared[i]);
     if (!status.ok()) {
       v1::AppendResult& result = *reply.mutable_results(order[i]);
       result.set_code(int(status.code()));
@@ -61,6 +60,7 @@ absl::StatusOr<v1::AppendBatchReply> StoreImpl::Append(const v1::AppendBatchRequ
       ++refused;
       continue;
     }
+    StreamEntry& stream = **streams[i];
     stream.record.set_last_used_unix_ms(std::max(now_ms, stream.record.last_used_unix_ms()));
     if (prepared[i].count == 0) {
       ++retried;
@@ -76,7 +76,8 @@ absl::StatusOr<v1::AppendBatchReply> StoreImpl::Append(const v1::AppendBatchRequ
     if (absl::Status status = db_->Commit(&batch, sync); !status.ok()) return status;
   }
   for (size_t i = 0; i < order.size(); ++i) {
-    StreamEntry& stream = *(*streams)[i];
+    if (!streams[i].ok()) continue;
+    StreamEntry& stream = **streams[i];
     stream.committed += prepared[i].count;
     if (now_ms - stream.stored_used_ms > UseLagMs(stream.record) && prepared[i].count > 0) {
       stream.stored_used_ms = now_ms;

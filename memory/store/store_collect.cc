@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "absl/strings/str_cat.h"
 #include "memory/env/failpoint.h"
 #include "memory/env/random.h"
 #include "memory/store/keys.h"
@@ -10,13 +11,19 @@ namespace lola::store {
 namespace {
 
 constexpr size_t kCachedStreamsMax = 65'536;
-constexpr size_t kGarbagePerRoundMax = 4096;
+constexpr size_t kGarbageAtOnceMax = 4096;
 
 }  // namespace
 
-absl::Status StoreImpl::Delete(std::string_view stream_id) {
+absl::Status StoreImpl::Delete(std::string_view stream_id, std::string_view stream_uid) {
   auto stream = table_->LockExisting(stream_id);
   if (!stream.ok()) return stream.status();
+  const std::string& uid = (*stream)->record.stream_uid();
+  if (!stream_uid.empty() && stream_uid != uid) {
+    return absl::NotFoundError(absl::StrCat("stream_uid: stream ", memory::Quoted(stream_id),
+                                            " is ", uid, ", the call means ",
+                                            memory::Quoted(stream_uid), ", which is gone"));
+  }
   LOLA_FAILPOINT("store.delete.before_commit");
   if (absl::Status status = DeleteLocked(**stream); !status.ok()) return status;
   Count([](StoreStats& counts) { ++counts.deletes; });
@@ -30,6 +37,7 @@ absl::Status StoreImpl::DeleteLocked(StreamEntry& stream) {
   batch.Delete(StreamKey(stream.stream_id));
   if (absl::Status status = db_->Commit(&batch, /*sync=*/true); !status.ok()) return status;
   stream.exists = false;
+  expiry_.Remove(stream.stream_id);
   if (!stream.record.owner().empty()) leases_.RemoveStream(stream.record.owner_instance());
   const uint64_t own_tokens = stream.committed - stream.own_log_from();
   Count([&](StoreStats& counts) {
@@ -41,39 +49,42 @@ absl::Status StoreImpl::DeleteLocked(StreamEntry& stream) {
 
 void StoreImpl::ScheduleExpiry(const StreamRecord& record, int64_t grace_ms) {
   if (record.ttl_ms() == 0) return;
-  std::lock_guard lock(expiry_mu_);
-  expiry_.emplace(record.last_used_unix_ms() + record.ttl_ms() + grace_ms, record.stream_id());
+  expiry_.Set(record.stream_id(), record.last_used_unix_ms() + record.ttl_ms() + grace_ms);
+}
+
+absl::Status StoreImpl::ExpireStream(StreamEntry& stream, int64_t now_ms) {
+  StreamRecord& record = stream.record;
+  if (record.ttl_ms() == 0) return absl::OkStatus();
+  // A lease is use up to its end: the owner may have held the stream between two tokens.
+  if (!record.owner().empty()) {
+    const auto over_ms =
+        leases_.OverMs(record.owner_instance(), options_.clock->MonotonicMs()).value_or(0);
+    record.set_last_used_unix_ms(std::max(record.last_used_unix_ms(), now_ms - over_ms));
+  }
+  ScheduleExpiry(record, 0);
+  if (record.last_used_unix_ms() + record.ttl_ms() > now_ms) return absl::OkStatus();
+  LOLA_FAILPOINT("store.expire.before_commit");
+  if (absl::Status status = DeleteLocked(stream); !status.ok()) return status;
+  Count([](StoreStats& counts) { ++counts.expired_streams; });
+  LOLA_FAILPOINT("store.expire.after_commit");
+  return absl::OkStatus();
 }
 
 absl::Status StoreImpl::ExpireStreams() {
+  constexpr int64_t kUnreadableMs = 60'000;  // until one that cannot be read is tried again
   const int64_t now_ms = options_.clock->UnixMs();
-  for (;;) {
-    std::string stream_id;
-    {
-      std::lock_guard lock(expiry_mu_);
-      if (expiry_.empty() || expiry_.begin()->first > now_ms) return absl::OkStatus();
-      stream_id = expiry_.begin()->second;
-      expiry_.erase(expiry_.begin());
-    }
-    auto stream = table_->Lock(stream_id);
-    if (!stream.ok()) return stream.status();
-    if (!stream->exists()) continue;
-    StreamEntry& entry = **stream;
-    // A running lease is use: the owner may hold the stream between two tokens.
-    if (LeaseRuns(entry.record)) entry.record.set_last_used_unix_ms(now_ms);
-    if (entry.record.ttl_ms() == 0) continue;
-    if (entry.record.last_used_unix_ms() + entry.record.ttl_ms() > now_ms) {
-      ScheduleExpiry(entry.record, 0);
+  absl::Status problem = absl::OkStatus();
+  while (const auto stream_id = expiry_.PopDue(now_ms)) {
+    auto stream = table_->Lock(*stream_id);
+    if (!stream.ok()) {
+      expiry_.Set(*stream_id, now_ms + kUnreadableMs);
+      problem = stream.status();
       continue;
     }
-    LOLA_FAILPOINT("store.expire.before_commit");
-    if (absl::Status status = DeleteLocked(entry); !status.ok()) {
-      ScheduleExpiry(entry.record, 0);
-      return status;
-    }
-    Count([](StoreStats& counts) { ++counts.expired_streams; });
-    LOLA_FAILPOINT("store.expire.after_commit");
+    if (!stream->exists()) continue;
+    if (absl::Status status = ExpireStream(**stream, now_ms); !status.ok()) return status;
   }
+  return problem;
 }
 
 absl::Status StoreImpl::NoteDoubtfulBlobs() {
@@ -102,6 +113,7 @@ absl::Status StoreImpl::NoteDoubtfulBlobs() {
 // last reader's end.
 absl::Status StoreImpl::CollectLog(const std::string& note) {
   const memory::LogId log_id = GarbageLog(note);
+  std::lock_guard lock(log_readers_mu_);
   bool used = false;
   bool written = false;
   uint64_t from = 0;
@@ -129,7 +141,7 @@ absl::Status StoreImpl::CollectLog(const std::string& note) {
   return absl::OkStatus();
 }
 
-absl::Status StoreImpl::CollectBlob(const std::string& note) {
+absl::Status StoreImpl::CollectBlob(const std::string& note, absl::Status* stuck) {
   const std::string blob_id = GarbageBlob(note);
   bool used = false;
   absl::Status scan = db_->Scan(BlobRefPrefix(blob_id), "", [&](auto, auto) {
@@ -140,7 +152,10 @@ absl::Status StoreImpl::CollectBlob(const std::string& note) {
   if (!used) {
     auto size = blobs_->Size(blob_id);
     LOLA_FAILPOINT("store.collect_blob.before_remove");
-    if (absl::Status status = blobs_->Remove(blob_id); !status.ok()) return status;
+    if (absl::Status status = blobs_->Remove(blob_id); !status.ok()) {
+      *stuck = std::move(status);
+      return absl::OkStatus();
+    }
     LOLA_FAILPOINT("store.collect_blob.after_remove");
     Count([&](StoreStats& counts) {
       if (!size.ok()) return;  // removed by an earlier round, or set aside
@@ -157,30 +172,35 @@ absl::Status StoreImpl::CollectBlob(const std::string& note) {
 }
 
 absl::Status StoreImpl::CollectGarbage() {
-  for (;;) {
-    std::vector<std::string> keys;
-    absl::Status scan = db_->Scan("x", "", [&](std::string_view key, auto) {
+  absl::Status stuck = absl::OkStatus();
+  std::vector<std::string> keys;
+  std::string from;
+  do {
+    keys.clear();
+    absl::Status scan = db_->Scan("x", from, [&](std::string_view key, auto) {
       keys.emplace_back(key);
-      return keys.size() < kGarbagePerRoundMax;
+      return keys.size() < kGarbageAtOnceMax;
     });
     if (!scan.ok()) return scan;
     for (const std::string& key : keys) {
-      absl::Status status = IsLogGarbage(key) ? CollectLog(key) : CollectBlob(key);
+      absl::Status status = IsLogGarbage(key) ? CollectLog(key) : CollectBlob(key, &stuck);
       if (!status.ok()) return status;
     }
-    if (keys.size() < kGarbagePerRoundMax) return absl::OkStatus();
-  }
+    if (!keys.empty()) from = keys.back() + '\0';
+  } while (keys.size() == kGarbageAtOnceMax);
+  return stuck;
 }
 
 absl::Status StoreImpl::CollectNow() {
   std::lock_guard lock(collect_mu_);
-  absl::Status expire = ExpireStreams();
-  if (absl::Status drop = DropUnfinished(); expire.ok()) expire = drop;
-  absl::Status doubtful = NoteDoubtfulBlobs();
-  absl::Status garbage = CollectGarbage();
+  absl::Status problem = absl::OkStatus();
+  for (absl::Status status :
+       {ExpireStreams(), DropUnfinished(), NoteDoubtfulBlobs(), CollectGarbage()}) {
+    if (problem.ok()) problem = std::move(status);
+  }
   table_->Trim(kCachedStreamsMax);
-  if (!expire.ok()) return expire;
-  return doubtful.ok() ? garbage : doubtful;
+  if (!problem.ok()) Count([](StoreStats& counts) { ++counts.collect_failures; });
+  return problem;
 }
 
 void StoreImpl::CollectLoop() {

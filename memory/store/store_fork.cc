@@ -71,16 +71,26 @@ absl::StatusOr<v1::StreamInfo> StoreImpl::Fork(const v1::ForkStreamRequest& requ
   if (absl::Status status = CheckFork(request); !status.ok()) return status;
   std::vector<std::string> ids = {request.stream_id(), request.new_stream_id()};
   std::sort(ids.begin(), ids.end());
-  auto streams = table_->LockAll(ids);
-  if (!streams.ok()) return streams.status();
+  auto streams = table_->LockEach(ids);
+  for (const auto& stream : streams) {
+    if (!stream.ok()) return stream.status();
+  }
   const bool parent_first = ids[0] == request.stream_id();
-  StreamEntry& parent = *(*streams)[parent_first ? 0 : 1];
-  StreamEntry& child = *(*streams)[parent_first ? 1 : 0];
+  StreamEntry& parent = **streams[parent_first ? 0 : 1];
+  StreamEntry& child = **streams[parent_first ? 1 : 0];
   if (child.exists) {
     const bool again = !request.request_id().empty() &&
                        child.record.request_id() == request.request_id() &&
                        child.record.parent() == request.stream_id();
-    if (again) return ToInfo(child);
+    const bool same =
+        !request.has_at_position() || request.at_position() == child.record.forked_at();
+    if (again && same) return ToInfo(child);
+    if (again) {
+      return absl::AlreadyExistsError(
+          absl::StrCat("at_position: request ", memory::Quoted(request.request_id()),
+                       " made stream ", memory::Quoted(request.new_stream_id()), " at position ",
+                       child.record.forked_at(), ", not at ", request.at_position()));
+    }
     return absl::AlreadyExistsError(
         absl::StrCat("new_stream_id: stream ", memory::Quoted(request.new_stream_id()),
                      " exists, made by request ", memory::Quoted(child.record.request_id()),
@@ -249,7 +259,10 @@ absl::StatusOr<v1::StreamInfo> StoreImpl::Rewind(const v1::RewindStreamRequest& 
   RememberRewind(request, position, &after);
   CutSnapshots(position, &after);
   rocksdb::WriteBatch batch;
+  std::unique_lock readers(log_readers_mu_, std::defer_lock);
   if (position < entry.committed) {
+    // Its own log goes: it may go on in one of those it only read so far.
+    if (position <= entry.own_log_from()) readers.lock();
     if (absl::Status status = Truncate(entry, position, &after, &batch); !status.ok()) {
       return status;
     }

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "memory/store/blob_store.h"
+#include "memory/store/expiry_queue.h"
 #include "memory/store/lease_table.h"
 #include "memory/store/log_cursor.h"
 #include "memory/store/record_db.h"
@@ -48,9 +49,10 @@ class StoreImpl final : public StreamStore {
       const v1::GetSnapshotRequest& request) override;
   absl::StatusOr<v1::StreamInfo> Fork(const v1::ForkStreamRequest& request) override;
   absl::StatusOr<v1::StreamInfo> Rewind(const v1::RewindStreamRequest& request) override;
-  absl::Status Delete(std::string_view stream_id) override;
+  absl::Status Delete(std::string_view stream_id, std::string_view stream_uid) override;
   v1::ShardInfo DescribeShard() override;
   StoreStats Stats() const override;
+  absl::Status Health() const override { return db_->health(); }
   absl::Status CollectNow() override;
   absl::StatusOr<std::vector<std::string>> Audit() override;
 
@@ -121,10 +123,12 @@ class StoreImpl final : public StreamStore {
   // store_collect.cc
   absl::Status DeleteLocked(StreamEntry& stream);
   absl::Status ExpireStreams();
+  absl::Status ExpireStream(StreamEntry& stream, int64_t now_ms);
   absl::Status NoteDoubtfulBlobs();
   absl::Status CollectGarbage();
   absl::Status CollectLog(const std::string& note);
-  absl::Status CollectBlob(const std::string& note);
+  // A file that cannot be removed stays noted, said in `stuck`: it keeps nothing behind it.
+  absl::Status CollectBlob(const std::string& note, absl::Status* stuck);
   void CollectLoop();
 
   const StoreOptions options_;
@@ -140,8 +144,7 @@ class StoreImpl final : public StreamStore {
   mutable std::mutex counts_mu_;
   mutable StoreStats counts_;  // guarded by counts_mu_
 
-  std::mutex expiry_mu_;
-  std::multimap<int64_t, std::string> expiry_;  // guarded by expiry_mu_: when to look at a stream
+  ExpiryQueue expiry_;
 
   std::mutex unfinished_mu_;
   std::set<std::string> unfinished_;  // guarded by unfinished_mu_: ids; more than there are is fine
@@ -150,6 +153,9 @@ class StoreImpl final : public StreamStore {
   std::vector<std::string> doubtful_blobs_;  // guarded by doubtful_mu_: their commit failed
 
   std::mutex collect_mu_;  // one round at a time
+  // Held from a look at who reads a log to the commit that follows from it, by the collector and by
+  // a reader that becomes the log's writer. Taken after a stream's lock.
+  std::mutex log_readers_mu_;
   std::mutex stop_mu_;
   std::condition_variable stop_changed_;
   bool stop_ = false;  // guarded by stop_mu_

@@ -26,11 +26,9 @@ absl::StatusOr<std::unique_ptr<StreamStore>> StreamStore::Open(const StoreOption
 
 absl::Status StoreImpl::Start() {
   memory::FileEnv& files = *options_.files;
-  const std::string& folder = options_.directory;
-  const size_t slash = folder.find_last_of('/');
-  const std::string parent = slash == std::string::npos ? "." : folder.substr(0, slash + 1);
-  if (absl::Status status = files.MakeFolder(folder); !status.ok()) return status;
-  if (absl::Status status = files.SyncFolder(parent); !status.ok()) return status;
+  if (absl::Status status = memory::MakeDurableFolder(files, options_.directory); !status.ok()) {
+    return status;
+  }
   // First: its lock keeps a second process from clearing this one's staged files.
   auto db =
       RecordDb::Open(options_.directory + "/records", options_.cache_bytes, options_.record_env);
@@ -106,6 +104,10 @@ absl::StatusOr<memory::LogId> StoreImpl::NewLogId() {
 
 absl::Status StoreImpl::ScanStreams(std::set<std::string>* blobs) {
   const int64_t now_ms = options_.clock->MonotonicMs();
+  const memory::LogId reserved = [this] {
+    std::lock_guard lock(log_ids_mu_);
+    return reserved_log_id_;
+  }();
   uint64_t streams = 0;
   uint64_t tokens = 0;
   absl::Status problem = absl::OkStatus();
@@ -120,6 +122,13 @@ absl::Status StoreImpl::ScanStreams(std::set<std::string>* blobs) {
     auto length = db_->LogLength(record.log(record.log_size() - 1).log_id());
     if (!length.ok()) {
       problem = length.status();
+      return false;
+    }
+    for (const auto& segment : record.log()) {
+      if (segment.log_id() < reserved) continue;
+      problem = absl::DataLossError(absl::StrCat(
+          options_.directory, ": stream ", memory::Quoted(record.stream_id()), " has log ",
+          segment.log_id(), ", the store record says that only ids below ", reserved, " are used"));
       return false;
     }
     ++streams;

@@ -75,10 +75,12 @@ absl::Status StoreImpl::Release(const v1::ReleaseRequest& request) {
   auto stream = table_->LockExisting(request.stream_id());
   if (!stream.ok()) return stream.status();
   StreamEntry& entry = **stream;
-  const bool again = entry.record.owner().empty() && entry.record.owner_epoch() == request.epoch();
-  if (again) return absl::OkStatus();  // a retry: nobody else was owner since
-  if (absl::Status status = CheckEpoch(entry, request.epoch()); !status.ok()) return status;
   const bool unfinished = entry.record.unfinished();
+  // A retry: nobody else was owner since. Of an unfinished stream the first release leaves nothing.
+  const bool again =
+      !unfinished && entry.record.owner().empty() && entry.record.owner_epoch() == request.epoch();
+  if (again) return absl::OkStatus();
+  if (absl::Status status = CheckEpoch(entry, request.epoch()); !status.ok()) return status;
   if (unfinished && !request.finished()) return DeleteLocked(entry);
   if (unfinished && entry.committed != entry.record.forked_at()) {
     return absl::FailedPreconditionError(

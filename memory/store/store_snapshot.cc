@@ -281,6 +281,7 @@ absl::StatusOr<v1::SnapshotInfo> StoreImpl::PublishSnapshot(const v1::PutSnapsho
 absl::StatusOr<std::unique_ptr<SnapshotDownload>> StoreImpl::GetSnapshot(
     const v1::GetSnapshotRequest& request) {
   SnapshotRecord snapshot;
+  absl::StatusOr<std::unique_ptr<BlobReader>> blob = nullptr;
   {
     auto stream = LockFinished(request.stream_id());
     if (!stream.ok()) return stream.status();
@@ -294,9 +295,9 @@ absl::StatusOr<std::unique_ptr<SnapshotDownload>> StoreImpl::GetSnapshot(
                        memory::Quoted(request.blob_id())));
     }
     entry.record.set_last_used_unix_ms(options_.clock->UnixMs());
+    // While the stream is locked it lists the blob, so nobody removes the file.
+    blob = blobs_->OpenBlob(request.blob_id(), snapshot.info().size_bytes(), snapshot.checksum());
   }
-  auto blob =
-      blobs_->OpenBlob(request.blob_id(), snapshot.info().size_bytes(), snapshot.checksum());
   if (!blob.ok()) {
     if (absl::IsDataLoss(blob.status())) DropBrokenSnapshot(request.stream_id(), request.blob_id());
     return blob.status();
@@ -314,10 +315,11 @@ void StoreImpl::DropBrokenSnapshot(const std::string& stream_id, const std::stri
   RemoveBlob(blob_id, &after);
   if (after.snapshots_size() == entry.record.snapshots_size()) return;
   auto size = blobs_->Size(blob_id);
-  blobs_->SetAside(blob_id);
+  const bool known = blobs_->SetAsideBefore(blob_id);  // through another stream that shares it
+  if (size.ok()) blobs_->SetAside(blob_id);
   Count([&](StoreStats& counts) {
-    if (!size.ok()) return;  // set aside before, through another stream that shares it
-    ++counts.broken_blobs;
+    if (size.ok() || !known) ++counts.broken_blobs;
+    if (!size.ok()) return;
     --counts.blobs;
     counts.blob_bytes -= *size;
   });

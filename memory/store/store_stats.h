@@ -33,13 +33,14 @@ struct StoreStats {
   uint64_t snapshots_refused = 0;  // damaged or not what the header said
   uint64_t snapshots_read = 0;
   uint64_t snapshot_read_bytes = 0;
-  uint64_t broken_blobs = 0;  // set aside as *.broken
+  uint64_t broken_blobs = 0;  // damaged and set aside as *.broken, or missing
   uint64_t forks = 0;
   uint64_t rewinds = 0;
   uint64_t deletes = 0;
   uint64_t expired_streams = 0;
   uint64_t collected_blobs = 0;
   uint64_t collected_logs = 0;
+  uint64_t collect_failures = 0;  // rounds of expiry and collection that left something undone
 };
 
 }  // namespace lola::store

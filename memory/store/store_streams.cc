@@ -10,6 +10,8 @@ namespace {
 
 // Records looked at for one page: a rare label must not make one call read the whole shard.
 constexpr size_t kListScanMax = 20'000;
+// Of one page, about: a reply must fit into one message of 8 MiB.
+constexpr size_t kListBytesMax = size_t{4} << 20;
 
 bool Matches(const StreamRecord& record, const v1::ListStreamsRequest& request) {
   for (const auto& [key, value] : request.labels()) {
@@ -104,10 +106,16 @@ absl::StatusOr<v1::ListStreamsReply> StoreImpl::List(const v1::ListStreamsReques
   if (!problem.ok()) return problem;
   if (!status.ok()) return status;
   v1::ListStreamsReply reply;
+  size_t bytes = 0;
   for (const std::string& id : ids) {
     auto stream = table_->Lock(id);
     if (!stream.ok()) return stream.status();
-    if (stream->exists()) *reply.add_streams() = ToInfo(**stream);
+    if (!stream->exists()) continue;
+    *reply.add_streams() = ToInfo(**stream);
+    bytes += reply.streams().rbegin()->ByteSizeLong();
+    if (bytes < kListBytesMax || id == ids.back()) continue;
+    next = id;
+    break;
   }
   reply.set_next_page_token(next);
   return reply;

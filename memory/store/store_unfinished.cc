@@ -39,9 +39,13 @@ absl::Status StoreImpl::DropUnfinished() {
     std::lock_guard lock(unfinished_mu_);
     ids.assign(unfinished_.begin(), unfinished_.end());
   }
+  absl::Status problem = absl::OkStatus();
   for (const std::string& id : ids) {
     auto stream = table_->Lock(id);
-    if (!stream.ok()) return stream.status();
+    if (!stream.ok()) {  // keeps nobody from the others
+      problem = stream.status();
+      continue;
+    }
     const bool unfinished = stream->exists() && (*stream)->record.unfinished();
     if (unfinished && !CopierGone((*stream)->record)) continue;
     LOLA_FAILPOINT("store.drop_unfinished.before_commit");
@@ -52,7 +56,7 @@ absl::Status StoreImpl::DropUnfinished() {
     std::lock_guard lock(unfinished_mu_);
     unfinished_.erase(id);
   }
-  return absl::OkStatus();
+  return problem;
 }
 
 }  // namespace lola::store

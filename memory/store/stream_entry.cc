@@ -1,5 +1,7 @@
 #include "memory/store/stream_entry.h"
 
+#include <tuple>
+
 #include "absl/strings/str_cat.h"
 #include "memory/ids.h"
 #include "memory/limits.h"
@@ -19,6 +21,13 @@ absl::StatusOr<record::v1::StreamRecord> ParseRecord(std::string_view stream_id,
     return damaged("stream_id is " + memory::Quoted(record.stream_id()));
   }
   if (record.stream_uid().size() != kUidBytes) return damaged("stream_uid");
+  constexpr int64_t kUnixMsMax = int64_t{1} << 50;  // sums of these stay far from overflow
+  for (const auto& [field, value, max] : {std::tuple("ttl_ms", record.ttl_ms(), memory::kTtlMsMax),
+                                          {"lease_ms", record.lease_ms(), memory::kLeaseMsMax},
+                                          {"last_used", record.last_used_unix_ms(), kUnixMsMax},
+                                          {"created", record.created_unix_ms(), kUnixMsMax}}) {
+    if (value < 0 || value > max) return damaged(absl::StrCat(field, " is ", value));
+  }
   if (record.log_size() == 0) return damaged("log is empty");
   uint64_t position = 0;
   for (int i = 0; i < record.log_size(); ++i) {
@@ -74,15 +83,11 @@ absl::StatusOr<LockedStream> StreamTable::LockExisting(std::string_view stream_i
   return stream;
 }
 
-absl::StatusOr<std::vector<LockedStream>> StreamTable::LockAll(
+std::vector<absl::StatusOr<LockedStream>> StreamTable::LockEach(
     const std::vector<std::string>& ids) {
-  std::vector<LockedStream> streams;
+  std::vector<absl::StatusOr<LockedStream>> streams;
   streams.reserve(ids.size());
-  for (const std::string& id : ids) {
-    auto stream = Lock(id);
-    if (!stream.ok()) return stream.status();
-    streams.push_back(*std::move(stream));
-  }
+  for (const std::string& id : ids) streams.push_back(Lock(id));
   return streams;
 }
 

@@ -71,8 +71,9 @@ class StreamTable {
   absl::StatusOr<LockedStream> Lock(std::string_view stream_id);
   // As Lock; NOT_FOUND when it does not exist.
   absl::StatusOr<LockedStream> LockExisting(std::string_view stream_id);
+  // One answer for each id: a stream that cannot be read keeps nobody from the others.
   // REQUIRES: ids ascending, no doubles.
-  absl::StatusOr<std::vector<LockedStream>> LockAll(const std::vector<std::string>& ids);
+  std::vector<absl::StatusOr<LockedStream>> LockEach(const std::vector<std::string>& ids);
 
   // Drops streams nobody uses now, when there are more than `entries_max`.
   void Trim(size_t entries_max);

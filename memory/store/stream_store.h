@@ -6,8 +6,8 @@
 //
 // All methods may be called from any thread and block on the disk. Requests and answers are the
 // wire messages of lola.v1; what a method promises is durable when it returns. One write makes a
-// change visible: readers see whole versions only. Every change of a stream carries its owner
-// epoch, which is compared inside the commit.
+// change visible: readers see whole versions only. What an owner changes carries its epoch, which
+// is compared inside the commit; Rewind fences it by a new one, Delete by the stream's absence.
 //
 // Errors (all methods; messages name the field and both values, nothing is changed):
 //   NOT_FOUND            no such stream, snapshot
@@ -17,7 +17,8 @@
 //   OUT_OF_RANGE         a position beyond the committed end
 //   ABORTED              stale epoch: a newer owner exists
 //   RESOURCE_EXHAUSTED   a limit, or the disk is full (names the path); later calls work again
-//   UNAVAILABLE          a stream whose copy from another shard is not complete
+//   UNAVAILABLE          a stream whose copy from another shard is not complete; a disk that fails:
+//                        the same call later, perhaps after a restart, says what became of it
 //   DATA_LOSS            stored bytes are damaged (names the file)
 
 #include <functional>
@@ -100,12 +101,14 @@ class StreamStore {
   // UNAVAILABLE for it; it is removed when its copier releases it before, or has no lease any more.
   virtual absl::StatusOr<v1::StreamInfo> Create(const v1::CreateStreamRequest& request) = 0;
   virtual absl::StatusOr<v1::StreamInfo> Describe(std::string_view stream_id) = 0;
-  // In order of id. `page_token` is the one of the last answer.
+  // In order of id. `page_token` is the one of the last answer. A page of large streams, or of few
+  // that match, ends early: only an empty token is the end.
   virtual absl::StatusOr<v1::ListStreamsReply> List(const v1::ListStreamsRequest& request) = 0;
 
   // epoch + 1 for the caller. While another instance's lease runs: FAILED_PRECONDITION whose
   // payload kOwnerPayload is the owner's address, unless `takeover`.
   virtual absl::StatusOr<v1::AcquireReply> Acquire(const v1::AcquireRequest& request) = 0;
+  // Does not touch the disk.
   virtual absl::StatusOr<v1::RenewReply> Renew(const v1::RenewRequest& request) = 0;
   virtual absl::Status Release(const v1::ReleaseRequest& request) = 0;
 
@@ -121,16 +124,20 @@ class StreamStore {
       const v1::GetSnapshotRequest& request) = 0;
 
   // O(1): shares blobs and log. The child starts ownerless, with the newest snapshots at or before
-  // the position; the state at position 0 needs none.
+  // the position; the state at position 0 needs none. A retry with the same request_id returns the
+  // same child; for another position it is ALREADY_EXISTS.
   virtual absl::StatusOr<v1::StreamInfo> Fork(const v1::ForkStreamRequest& request) = 0;
   // Forgets tokens and snapshots behind the position; epoch + 1, no owner afterwards. A request_id
   // that is known (the newest kRewindIdsKept) changes nothing and gets the answer it got.
   virtual absl::StatusOr<v1::StreamInfo> Rewind(const v1::RewindStreamRequest& request) = 0;
-  virtual absl::Status Delete(std::string_view stream_id) = 0;
+  // With a uid only that stream: NOT_FOUND when its id was made anew.
+  virtual absl::Status Delete(std::string_view stream_id, std::string_view stream_uid = "") = 0;
 
   // Counts and bytes; shard_id and partitions are the caller's to fill.
   virtual v1::ShardInfo DescribeShard() = 0;
   virtual StoreStats Stats() const = 0;
+  // OK, or what keeps the store from writing until it is opened anew. Does not touch the disk.
+  virtual absl::Status Health() const = 0;
 
   // One round of expiry and collection, now. Deleted streams' blobs and logs, files of broken-off
   // uploads: gone when this returns, except what something still shares.

@@ -16,6 +16,10 @@ namespace {
 using ShardStub = v1::Memory::Stub;
 using WorkerStub = v1::Worker::Stub;
 
+// A page ends behind this many bytes: one more page of a shard, about 4 MiB, must still fit into
+// the same message of 8 MiB.
+constexpr size_t kListBytesMax = size_t{2} << 20;
+
 std::string PeerName(const memory::ShardPlace& place) {
   return "shard " + place.shard_id + " at " + place.address;
 }
@@ -49,7 +53,8 @@ absl::StatusOr<v1::ListReply> Operations::List(const v1::ListRequest& request) {
   }
   const uint32_t size = request.page_size() == 0 ? rpc::kListPageDefault : request.page_size();
   v1::ListReply reply;
-  while (index < places.size() && reply.streams_size() < static_cast<int>(size)) {
+  while (index < places.size() && reply.streams_size() < static_cast<int>(size) &&
+         reply.ByteSizeLong() < kListBytesMax) {
     v1::ListStreamsRequest ask;
     ask.set_page_size(size - static_cast<uint32_t>(reply.streams_size()));
     ask.set_page_token(token);
@@ -194,6 +199,7 @@ absl::Status Operations::Delete(const std::string& stream_id) {
   // The record goes first: a worker that held the stream is told by its next write at the latest.
   v1::DeleteStreamRequest request;
   request.set_stream_id(stream_id);
+  request.set_stream_uid(info->stream_uid());
   auto reply = BlockingCall(shards_.StubOf(stream_id), &ShardStub::Delete, request,
                             deadlines_.shard, PeerName(shards_.PlaceOf(stream_id)), false);
   if (!reply.ok()) return reply.status();

@@ -29,7 +29,7 @@ class Operations {
 
   absl::StatusOr<v1::StreamInfo> Describe(const std::string& stream_id);
   // Shard after shard, by id within a shard. The page token names the shard and its own token, so
-  // that pages stay stable while streams come and go.
+  // that pages stay stable while streams come and go. A page of large streams ends early.
   absl::StatusOr<v1::ListReply> List(const v1::ListRequest& request);
   // Within the parent's shard: O(1). To another shard: a copy of log and snapshot, see
   // stream_copy.h. Safe to repeat with the same request_id.

@@ -1,4 +1,9 @@
 // lola-memory: wiring only.
+#include <signal.h>
+#include <unistd.h>
+
+#include <mutex>
+
 #include "memory/cluster/partition_map.h"
 #include "services/memory/shard_service.h"
 #include "services/metrics/serve.h"
@@ -59,6 +64,15 @@ absl::Status Resolve(Flags& flags) {
   return absl::OkStatus();
 }
 
+// A shard whose disk failed it can write again once its folder is opened anew, with all that was
+// acknowledged: it ends as at a SIGTERM, and whoever started it starts another.
+absl::Status LeaveWhenBroken(const lola::shard::ShardService& shard) {
+  static std::once_flag once;
+  absl::Status health = shard.Health();
+  if (!health.ok()) std::call_once(once, [] { kill(getpid(), SIGTERM); });
+  return health;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -83,9 +97,11 @@ int main(int argc, char** argv) {
       .metrics_bind = flags.metrics_bind,
       .services = {(*shard)->service()},
       .series = [&](auto& page) { lola::metrics::WriteShard((*shard)->Stats(), labels, page); },
+      .health = [&] { return LeaveWhenBroken(**shard); },
       .listening = nullptr,
       .drain = [&](std::chrono::milliseconds) { (*shard)->Drain(); },
   });
+  const bool broken = !(*shard)->Health().ok();
   (*shard)->Stop();
-  return code;
+  return broken ? 1 : code;
 }

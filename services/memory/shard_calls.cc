@@ -3,6 +3,7 @@
 #include <grpcpp/support/status.h>
 
 #include "absl/strings/str_cat.h"
+#include "memory/env/failpoint.h"
 #include "services/rpc/status_map.h"
 
 namespace lola::shard {
@@ -36,19 +37,36 @@ absl::Status ShardCalls::AdmitStream(std::string_view stream_id) {
                    ", this is shard ", options_.shard_id));
 }
 
-absl::Status ShardCalls::Start(std::function<void()> task) {
-  if (executor_.TrySubmit(std::move(task))) return absl::OkStatus();
+absl::Status ShardCalls::Overloaded(const char* field, size_t calls, const char* what) {
   ++overloaded_;
   absl::Status status = absl::ResourceExhaustedError(
-      absl::StrCat("queue: ", executor_.queued(), " calls wait in shard ", options_.shard_id,
+      absl::StrCat(field, ": ", calls, " calls ", what, " in shard ", options_.shard_id,
                    ", at most ", options_.queue_max));
   rpc::SetDetail(status, rpc::kRetryAfterMsDetail, kRetryAfterMs);
+  return status;
+}
+
+absl::Status ShardCalls::Start(std::function<void()> task) {
+  if (executor_.TrySubmit(std::move(task))) return absl::OkStatus();
+  return Overloaded("queue", executor_.queued(), "wait");
+}
+
+absl::Status ShardCalls::StartSending(std::function<void()> task) {
+  const size_t open = sending_.fetch_add(1);
+  absl::Status status =
+      open < options_.queue_max ? Start(std::move(task)) : Overloaded("open", open, "send");
+  if (!status.ok()) --sending_;
   return status;
 }
 
 grpc::Status ShardCalls::End(const absl::Status& status) {
   if (!status.ok()) ++failed_;
   return rpc::ToGrpc(status);
+}
+
+absl::Status ShardCalls::Health() const {
+  LOLA_FAILPOINT("shard.health");
+  return store_ == nullptr ? absl::OkStatus() : store_->Health();
 }
 
 ShardStats ShardCalls::Stats() const {

@@ -49,10 +49,15 @@ class MemoryService final : public v1::Memory::CallbackService {
     return Run(context, calls_.Admit(request->stream_id()),
                [=, this] { return Into(store().Acquire(*request), reply); });
   }
+  // At once, on gRPC's thread: it touches no disk, and owners must not lose their leases because
+  // the disk is slow.
   Reactor* Renew(Context* context, const v1::RenewRequest* request,
                  v1::RenewReply* reply) override {
-    return Run(context, calls_.AdmitAny(),
-               [=, this] { return Into(store().Renew(*request), reply); });
+    absl::Status status = calls_.AdmitAny();
+    if (status.ok()) status = Into(store().Renew(*request), reply);
+    Reactor* reactor = context->DefaultReactor();
+    reactor->Finish(calls_.End(status));
+    return reactor;
   }
   Reactor* Release(Context* context, const v1::ReleaseRequest* request,
                    v1::ReleaseReply*) override {
@@ -94,7 +99,7 @@ class MemoryService final : public v1::Memory::CallbackService {
   Reactor* Delete(Context* context, const v1::DeleteStreamRequest* request,
                   v1::DeleteStreamReply*) override {
     return Run(context, calls_.Admit(request->stream_id()),
-               [=, this] { return store().Delete(request->stream_id()); });
+               [=, this] { return store().Delete(request->stream_id(), request->stream_uid()); });
   }
   Reactor* DescribeShard(Context* context, const v1::DescribeShardRequest*,
                          v1::ShardInfo* reply) override {
@@ -136,6 +141,7 @@ class ShardServiceImpl final : public ShardService {
 
   grpc::Service* service() override { return &service_; }
   ShardStats Stats() const override { return calls_.Stats(); }
+  absl::Status Health() const override { return calls_.Health(); }
   void Drain() override { calls_.Drain(); }
   void Stop() override { calls_.Stop(); }
 

@@ -11,9 +11,9 @@
 //   server->Shutdown(deadline); (*shard)->Stop();          // then destroy
 //
 // Disk work runs on the service's own threads, never in a gRPC callback. When more than `queue_max`
-// calls wait for one, a call is refused with RESOURCE_EXHAUSTED. Streams of partitions that the map
-// gives to another shard are refused with FAILED_PRECONDITION naming the partition and its shard.
-// Every method may be called from any thread.
+// calls wait for one, or send snapshots or tokens, a call is refused with RESOURCE_EXHAUSTED.
+// Streams of partitions that the map gives to another shard are refused with FAILED_PRECONDITION
+// naming the partition and its shard. Every method may be called from any thread.
 
 #include <cstddef>
 #include <memory>
@@ -47,6 +47,9 @@ class ShardService {
   // To be registered on a server builder; owned by this object, which must outlive the server.
   virtual grpc::Service* service() = 0;
   virtual ShardStats Stats() const = 0;
+  // OK, or why this shard must be started anew: its disk failed and nothing can be written any
+  // more.
+  virtual absl::Status Health() const = 0;
 
   // New calls are refused with UNAVAILABLE; running ones end.
   virtual void Drain() = 0;

@@ -114,7 +114,7 @@ class PullCall : public grpc::ServerWriteReactor<Message> {
       : calls_(calls), context_(context) {
     absl::Status status = calls.Admit(request->stream_id());
     if (status.ok()) {
-      status = calls.Start([this, request] {
+      status = calls.StartSending([this, request] {
         if (absl::Status opened = source_.Open(calls_.store(), *request); !opened.ok()) {
           return End(opened);
         }
@@ -122,7 +122,11 @@ class PullCall : public grpc::ServerWriteReactor<Message> {
         Go();
       });
     }
+    sending_ = status.ok();
     if (!status.ok()) End(status);
+  }
+  ~PullCall() override {
+    if (sending_) calls_.EndSending();
   }
 
   void OnWriteDone(bool ok) override {
@@ -155,7 +159,8 @@ class PullCall : public grpc::ServerWriteReactor<Message> {
   Message messages_[2];
   std::atomic<int> under_way_{0};  // of: writing this message, making the next one
   std::atomic<bool> caller_gone_{false};
-  int current_ = 0;  // to be written; it and more_ belong to whoever runs Go
+  bool sending_ = false;  // counted as open
+  int current_ = 0;       // to be written; it and more_ belong to whoever runs Go
   absl::StatusOr<bool> more_ = false;
 };
 

@@ -64,8 +64,8 @@ void WriteEvents(const store::StoreStats& stats, const Labels& labels, Page& pag
            Row{"lola_shard_snapshots_read_total", "Snapshots asked for.", stats.snapshots_read},
            Row{"lola_shard_snapshot_read_bytes_total", "Bytes of snapshots sent.",
                stats.snapshot_read_bytes},
-           Row{"lola_shard_broken_blobs_total", "Snapshot files found damaged and set aside.",
-               stats.broken_blobs},
+           Row{"lola_shard_broken_blobs_total",
+               "Snapshot files found missing, or damaged and set aside.", stats.broken_blobs},
            Row{"lola_shard_forks_total", "Forks.", stats.forks},
            Row{"lola_shard_rewinds_total", "Rewinds.", stats.rewinds},
            Row{"lola_shard_deletes_total", "Streams deleted by call.", stats.deletes},
@@ -74,6 +74,9 @@ void WriteEvents(const store::StoreStats& stats, const Labels& labels, Page& pag
            Row{"lola_shard_collected_blobs_total", "Snapshot files removed.",
                stats.collected_blobs},
            Row{"lola_shard_collected_logs_total", "Token logs removed.", stats.collected_logs},
+           Row{"lola_shard_collect_failures_total",
+               "Rounds of expiry and collection that left something undone.",
+               stats.collect_failures},
        }) {
     page.Counter(row.name, row.help, double(row.value), labels);
   }

@@ -56,7 +56,8 @@ class CrashTest : public ::testing::Test {
         << "after " << done << " acknowledged operations";
     ASSERT_TRUE((*store)->CollectNow().ok());
     ExpectSound(**store);
-    Finish(**store, script, done, *found == after && !(before == after), *std::move(found));
+    const bool in_flight_is_there = *found == after && !(before == after);
+    Finish(**store, script, done, in_flight_is_there, *std::move(found));
   }
 
   static void ExpectSound(store::StreamStore& store) {

@@ -217,7 +217,9 @@ std::vector<Operation> Script() {
       Collect(),
       Delete("b"),
       Collect(),
-      Rewind("d", 50),
+      Rewind("d", 50),  // goes on in the log that c wrote
+      Acquire("d"),
+      Append({"d"}, 50, 2100, 90'000),
       Delete("a"),
       Collect(),
   };

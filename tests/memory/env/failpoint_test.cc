@@ -40,6 +40,16 @@ TEST_F(FailpointTest, ActsFromTheNthPassageOn) {
   EXPECT_FALSE(Step().ok());
 }
 
+TEST_F(FailpointTest, PassagesOfAnArmedPlaceAreCounted) {
+  EXPECT_TRUE(Step().ok());
+  EXPECT_EQ(FailpointPassages("test.step"), 0u);
+  ASSERT_TRUE(ArmFailpoints("test.step=error@2").ok());
+  EXPECT_EQ(FailpointPassages("test.step"), 0u);
+  EXPECT_TRUE(Step().ok());
+  EXPECT_FALSE(Step().ok());
+  EXPECT_EQ(FailpointPassages("test.step"), 2u);
+}
+
 TEST_F(FailpointTest, SleepHoldsThePlace) {
   ASSERT_TRUE(ArmFailpoints("test.step=sleep:30").ok());
   const int64_t start = Clock::Real()->MonotonicMs();

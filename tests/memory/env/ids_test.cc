@@ -37,5 +37,18 @@ TEST(Quoted, EscapesAndShortens) {
   EXPECT_EQ(Quoted(std::string(200, 'x')), "\"" + std::string(80, 'x') + "...\"");
 }
 
+// Protobuf refuses a whole message for half a character in one of its strings.
+TEST(Quoted, CutsBetweenCharacters) {
+  const std::string euro = "\xe2\x82\xac";
+  for (size_t before = 0; before < 4; ++before) {
+    std::string value(77 + before, 'x');
+    for (int i = 0; i < 20; ++i) value += euro;
+    const std::string wanted = std::string(77 + before, 'x') + (before == 0 ? euro : "");
+    EXPECT_EQ(Quoted(value), "\"" + wanted + "...\"") << before;
+  }
+  EXPECT_EQ(Quoted(std::string(77, 'x') + euro), "\"" + std::string(77, 'x') + euro + "\"");
+  EXPECT_EQ(Quoted(std::string(200, '\x80')).size(), 77u + 5) << "no character at all";
+}
+
 }  // namespace
 }  // namespace lola::memory

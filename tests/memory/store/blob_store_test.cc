@@ -63,7 +63,9 @@ TEST_F(BlobStoreTest, SetAsideIsNoBlobAnyMore) {
   auto writer = blobs_->NewBlob();
   ASSERT_TRUE((*writer)->Finish().ok());
   const std::string id = (*writer)->blob_id();
+  EXPECT_FALSE(blobs_->SetAsideBefore(id));
   EXPECT_EQ(blobs_->SetAside(id), blobs_->Path(id) + ".broken");
+  EXPECT_TRUE(blobs_->SetAsideBefore(id));
   EXPECT_TRUE(blobs_->List()->empty());
   EXPECT_TRUE(std::filesystem::exists(blobs_->Path(id) + ".broken"));
   EXPECT_TRUE(blobs_->Remove(id).ok());

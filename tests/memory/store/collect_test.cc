@@ -1,4 +1,6 @@
 // Delete, expiry, collection.
+#include <algorithm>
+
 #include "tests/memory/store/store_fixture.h"
 
 namespace lola::store {
@@ -97,7 +99,28 @@ TEST_F(CollectTest, UseAndRunningLeasesPutExpiryOff) {
   ASSERT_EQ(store_->Renew(renew)->streams(), 1u);
   Collect();
   EXPECT_TRUE(Exists("s"));
-  clock_.Advance(10'000);
+  clock_.Advance(15'000);  // from the end of the lease on
+  Collect();
+  EXPECT_FALSE(Exists("s"));
+}
+
+TEST_F(CollectTest, ALeaseCountsAsUseUpToItsEndWheneverThatIsLookedAt) {
+  CreateWithTtl("s", 10'000);
+  Acquire("s");
+  v1::RenewRequest renew;
+  renew.set_worker_instance("worker-instance");
+  renew.set_lease_ms(5'000);
+  for (int i = 0; i < 2; ++i) {
+    clock_.Advance(4'000);
+    ASSERT_EQ(store_->Renew(renew)->streams(), 1u);
+  }
+  clock_.Advance(6'000);  // the owner died; its lease ran out a second ago
+  Collect();
+  EXPECT_TRUE(Exists("s"));
+  clock_.Advance(9'000 - 1);
+  Collect();
+  EXPECT_TRUE(Exists("s"));
+  clock_.Advance(1);
   Collect();
   EXPECT_FALSE(Exists("s"));
 }
@@ -137,6 +160,28 @@ TEST_F(CollectTest, FailedRoundIsDoneAgain) {
   });
   EXPECT_FALSE(store_->CollectNow().ok());
   EXPECT_EQ(Files("blobs").size(), 1u);
+  files_.SetFault(nullptr);
+  ExpectClean();
+  EXPECT_TRUE(Files("blobs").empty());
+}
+
+TEST_F(CollectTest, WhatCannotBeRemovedDoesNotKeepTheRest) {
+  std::vector<std::string> blobs;
+  for (const char* id : {"a", "b"}) {
+    Create(id);
+    const uint64_t epoch = Acquire(id);
+    ASSERT_TRUE(Append(id, epoch, 0, Count(0, 10)).ok());
+    blobs.push_back(Put(id, epoch, 0, "x")->blob_id());
+    ASSERT_TRUE(store_->Delete(id).ok());
+  }
+  std::sort(blobs.begin(), blobs.end());  // the order they are met in
+  files_.SetFault([&](std::string_view step, const std::string& path) {
+    const bool stuck = step == "remove" && path.ends_with(blobs[0]);
+    return stuck ? absl::InternalError(path + ": Operation not permitted") : absl::OkStatus();
+  });
+  EXPECT_REFUSED(store_->CollectNow(), kInternal, blobs[0]);
+  EXPECT_EQ(Files("blobs"), std::vector<std::string>{blobs[0]});
+  EXPECT_EQ(store_->Stats().collected_logs, 2u);
   files_.SetFault(nullptr);
   ExpectClean();
   EXPECT_TRUE(Files("blobs").empty());

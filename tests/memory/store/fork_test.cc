@@ -78,6 +78,11 @@ TEST_F(ForkTest, ChildHasTheNewestSnapshotsUpToItsPosition) {
 TEST_F(ForkTest, RetryIsTheSameChild) {
   const auto child = Fork("s", "child");
   EXPECT_EQ(Fork("s", "child")->stream_uid(), child->stream_uid());
+  ASSERT_TRUE(Append("s", epoch_, 3000, {1}).ok());
+  EXPECT_EQ(Fork("s", "child")->forked_at(), 3000u) << "where it was made, wherever the end is now";
+  EXPECT_EQ(Fork("s", "child", 3000)->stream_uid(), child->stream_uid());
+  EXPECT_REFUSED(Fork("s", "child", 2000).status(), kAlreadyExists,
+                 "made stream \"child\" at position 3000, not at 2000");
   v1::ForkStreamRequest other;
   other.set_stream_id("s");
   other.set_new_stream_id("child");

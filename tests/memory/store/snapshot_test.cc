@@ -188,6 +188,7 @@ TEST_F(SnapshotTest, MissingFileIsRefusedByNameForEveryStreamThatSharesIt) {
     EXPECT_REFUSED(Get(id, info->blob_id()).status(), kDataLoss, "missing");
     EXPECT_EQ(Info(id).snapshots_size(), 0);
   }
+  EXPECT_GE(store_->Stats().broken_blobs, 1u) << "somebody must hear of it";
   EXPECT_REFUSED(Get("s", info->blob_id()).status(), kNotFound, info->blob_id());
 }
 

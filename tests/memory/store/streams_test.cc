@@ -107,6 +107,43 @@ TEST_F(StreamsTest, ListPagesInOrderOfId) {
   EXPECT_TRUE(std::is_sorted(ids.begin(), ids.end()));
 }
 
+TEST_F(StreamsTest, ALateDeleteSparesAStreamMadeAnew) {
+  const std::string first = Create("s").stream_uid();
+  ASSERT_TRUE(store_->Delete("s", first).ok());
+  EXPECT_REFUSED(store_->Delete("s", first), kNotFound, "\"s\"");
+  const std::string second = Create("s").stream_uid();
+  EXPECT_REFUSED(store_->Delete("s", first), kNotFound, "the call means \"" + first);
+  EXPECT_EQ(Info("s").stream_uid(), second);
+  EXPECT_TRUE(store_->Delete("s", second).ok());
+}
+
+TEST_F(StreamsTest, APageFitsIntoAMessageHoweverLargeItsStreams) {
+  v1::CreateStreamRequest request = CreateRequest("s");
+  for (size_t i = 0; i < memory::kLabelsMax; ++i) {
+    const std::string key = std::to_string(i) + std::string(memory::kLabelKeyBytesMax - 2, 'k');
+    (*request.mutable_labels())[key] = std::string(memory::kLabelValueBytesMax, 'v');
+  }
+  constexpr int kStreams = 900;  // of 10 KiB
+  for (int i = 0; i < kStreams; ++i) {
+    request.set_stream_id("s" + std::to_string(1000 + i));
+    ASSERT_TRUE(store_->Create(request).ok());
+  }
+  v1::ListStreamsRequest list;
+  list.set_page_size(memory::kListPageMax);
+  int next = 1000;
+  do {
+    const auto reply = store_->List(list);
+    ASSERT_TRUE(reply.ok()) << reply.status();
+    ASSERT_LE(reply->ByteSizeLong(), size_t{8} << 20) << "more than a gRPC message of ours holds";
+    ASSERT_GT(reply->streams_size(), 0);
+    for (const v1::StreamInfo& info : reply->streams()) {
+      EXPECT_EQ(info.stream_id(), "s" + std::to_string(next++));
+    }
+    list.set_page_token(reply->next_page_token());
+  } while (!list.page_token().empty());
+  EXPECT_EQ(next, 1000 + kStreams);
+}
+
 TEST_F(StreamsTest, ListSelectsByPrefixAndLabels) {
   for (const char* id : {"a1", "a2", "b1"}) {
     v1::CreateStreamRequest request = CreateRequest(id);

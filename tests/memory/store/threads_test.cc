@@ -74,6 +74,33 @@ TEST_F(ThreadsTest, OneCreatorMakesTheStream) {
   EXPECT_EQ(store_->Stats().streams, 1u);
 }
 
+// Every thread has a family of streams to itself, and knows what each of them holds; all meet in
+// the collector.
+TEST_F(ThreadsTest, LogsThatArePassedOnWhileTheCollectorLooksStayWhole) {
+  store_.reset();
+  options_.collect_every_ms = 1;
+  Reopen();
+  Run(4, [&](int thread) {
+    std::string id = "s" + std::to_string(thread) + "-";
+    Create(id);
+    std::vector<int32_t> tokens = Count(0, 1500);
+    ASSERT_TRUE(Append(id, Acquire(id), 0, tokens).ok());
+    for (int round = 0; round < 25; ++round) {
+      const std::string child = "s" + std::to_string(thread) + "-" + std::to_string(round);
+      ASSERT_TRUE(Fork(id, child).ok());
+      ASSERT_TRUE(store_->Delete(id).ok());
+      id = child;
+      tokens.resize(tokens.size() - 100 - size_t(round) * 7);
+      ASSERT_TRUE(Rewind(id, tokens.size()).ok());
+      const std::vector<int32_t> more = Count(round * 10'000, 1300);
+      ASSERT_TRUE(Append(id, Acquire(id), tokens.size(), more).ok());
+      tokens.insert(tokens.end(), more.begin(), more.end());
+      ASSERT_EQ(Tokens(id), tokens) << round;
+    }
+  });
+  ExpectClean();
+}
+
 TEST_F(ThreadsTest, AllVerbsTogetherLeaveACleanStore) {
   constexpr int kRounds = 40;
   store_.reset();

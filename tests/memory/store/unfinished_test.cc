@@ -156,5 +156,11 @@ TEST_F(UnfinishedTest, BadCopiesAreRefused) {
   EXPECT_REFUSED(store_->Create(request).status(), kInvalidArgument, "forked_at");
 }
 
+TEST_F(UnfinishedTest, WhoNeverOwnedItCannotFinishIt) {
+  ASSERT_TRUE(store_->Create(CopyRequest()).ok());
+  EXPECT_REFUSED(Release(0, true), kAborted, "epoch");
+  EXPECT_REFUSED(store_->Describe("child").status(), kUnavailable, "being copied");
+}
+
 }  // namespace
 }  // namespace lola::store

@@ -159,8 +159,12 @@ grpc::Status FakeShard::Rewind(grpc::ServerContext*, const v1::RewindStreamReque
 grpc::Status FakeShard::Delete(grpc::ServerContext*, const v1::DeleteStreamRequest* request,
                                v1::DeleteStreamReply*) {
   std::lock_guard lock(store_.mu);
-  return store_.streams.erase(request->stream_id()) == 1 ? grpc::Status::OK
-                                                         : Missing(request->stream_id());
+  const auto found = store_.streams.find(request->stream_id());
+  if (found == store_.streams.end()) return Missing(request->stream_id());
+  // The gateway says which stream it saw.
+  if (found->second.info.stream_uid() != request->stream_uid()) return Missing("of that uid");
+  store_.streams.erase(found);
+  return grpc::Status::OK;
 }
 
 }  // namespace lola::gateway

@@ -141,6 +141,28 @@ TEST_F(GatewayWorld, ListGoesThroughAllShardsPageByPage) {
             grpc::StatusCode::INVALID_ARGUMENT);
 }
 
+TEST_F(GatewayWorld, AListOfLargeStreamsComesInPagesThatFitIntoMessages) {
+  for (int i = 0; i < 10; ++i) {
+    v1::CreateStreamRequest request;
+    request.set_stream_id("l" + std::to_string(i));
+    request.set_parent(std::string(1 << 20, 'p'));
+    v1::StreamInfo info;
+    (i % 2 == 0 ? shard_a_ : shard_b_).Create(nullptr, &request, &info);
+  }
+  v1::ListRequest request;
+  request.set_page_size(1000);
+  int streams = 0;
+  do {
+    grpc::ClientContext context;
+    v1::ListReply reply;
+    const grpc::Status status = inference_->List(&context, request, &reply);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    streams += reply.streams_size();
+    request.set_page_token(reply.next_page_token());
+  } while (!request.page_token().empty());
+  EXPECT_EQ(streams, 10);
+}
+
 TEST_F(GatewayWorld, ForkWorksWithinAndAcrossShards) {
   auto client = Open("parent");
   client->Append("a", "hello");

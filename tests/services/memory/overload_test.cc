@@ -61,6 +61,77 @@ TEST_F(OverloadTest, FullQueueRefusesWithARetryHintAndRecovers) {
   EXPECT_TRUE(Create("later").ok());
 }
 
+TEST_F(OverloadTest, CallsThatSendHaveABound) {
+  options_.queue_max = 2;
+  StartShard();
+  ASSERT_TRUE(Create("s").ok());
+  v1::AcquireReply owner;
+  ASSERT_TRUE(Acquire("s", "w", &owner).ok());
+  v1::SnapshotInfo info;
+  ASSERT_TRUE(Put(MakeBlob("s", owner.epoch(), 0, 8 << 20), &info).ok());
+  v1::GetSnapshotRequest request;
+  request.set_stream_id("s");
+  request.set_blob_id(info.blob_id());
+  {
+    std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+    std::vector<std::unique_ptr<grpc::ClientReader<v1::SnapshotChunk>>> readers;
+    v1::SnapshotChunk chunk;
+    for (int i = 0; i < 2; ++i) {
+      contexts.push_back(std::make_unique<grpc::ClientContext>());
+      readers.push_back(stub_->GetSnapshot(contexts.back().get(), request));
+      ASSERT_TRUE(readers.back()->Read(&chunk));  // the first of sixteen; then it is left waiting
+    }
+    std::string bytes;
+    const grpc::Status refused = Get("s", info.blob_id(), &bytes);
+    EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+    EXPECT_EQ(refused.error_message(), "open: 2 calls send in shard shard-0, at most 2");
+    EXPECT_TRUE(rpc::GetDetail(rpc::FromGrpc(refused), rpc::kRetryAfterMsDetail).has_value());
+    v1::StreamInfo stream;
+    EXPECT_TRUE(Describe("s", &stream).ok()) << "others are served";
+    for (auto& context : contexts) context->TryCancel();
+    for (auto& reader : readers) {
+      while (reader->Read(&chunk)) continue;
+      EXPECT_FALSE(reader->Finish().ok());
+    }
+  }
+  std::string bytes;
+  grpc::Status later;
+  do {  // the calls end at the server a little after they ended here
+    bytes.clear();
+    later = Get("s", info.blob_id(), &bytes);
+  } while (later.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(later.ok()) << later.error_message();
+}
+
+TEST_F(OverloadTest, LeasesAreRenewedWhileTheQueueIsFull) {
+  options_.threads = 1;
+  options_.queue_max = 1;
+  StartShard();
+  ASSERT_TRUE(Create("s").ok());
+  v1::AcquireReply owner;
+  ASSERT_TRUE(Acquire("s", "w", &owner).ok());
+  constexpr char kPlace[] = "store.create.before_commit";
+  ASSERT_TRUE(memory::ArmFailpoints(std::string(kPlace) + "=sleep:1000").ok());
+  std::thread working([&] { EXPECT_TRUE(Create("held").ok()); });
+  while (memory::FailpointPassages(kPlace) == 0) std::this_thread::yield();
+  std::atomic<bool> through{false};
+  std::thread waiting([&] {
+    EXPECT_TRUE(Create("queued").ok());
+    through = true;
+  });
+  while (shard_->Stats().queued == 0 && !through) std::this_thread::yield();
+  grpc::ClientContext context;
+  v1::RenewRequest request;
+  request.set_worker_instance("w");
+  request.set_lease_ms(60'000);
+  v1::RenewReply reply;
+  const grpc::Status renewed = stub_->Renew(&context, request, &reply);
+  EXPECT_TRUE(renewed.ok()) << renewed.error_message();
+  EXPECT_EQ(reply.streams(), 1u);
+  working.join();
+  waiting.join();
+}
+
 TEST_F(OverloadTest, DrainingShardRefusesNewCalls) {
   StartShard();
   ASSERT_TRUE(Create("s").ok());
