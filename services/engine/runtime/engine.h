@@ -75,7 +75,8 @@ class Engine {
   void Release(std::string stream_id, std::string target, Callback<ReleaseResult> done);
   // Takes ownership and makes the state resident.
   void Prepare(std::string stream_id, bool takeover, Callback<PrepareResult> done);
-  // Releases everything and accepts nothing new. Snapshots not done by the deadline are skipped.
+  // Releases everything and accepts nothing new. Snapshots not done by the deadline are skipped;
+  // asked several times, the earliest deadline holds.
   // The callback gets the number of streams released.
   void Drain(std::chrono::milliseconds deadline, std::function<void(uint32_t)> done);
 

@@ -109,7 +109,8 @@ class Scheduler {
   static uint64_t SettledPosition(const Stream& s, const Op& op);
   bool StartSettled(const StreamPtr& s, Op& op);
   bool NeedLog(const StreamPtr& s, Op& op, uint64_t from, uint64_t to);
-  void FetchLog(const StreamPtr& s, Op* op, uint64_t from, uint64_t to);
+  void FetchLog(const StreamPtr& s, uint64_t fetch, uint64_t from, uint64_t to);
+  static Op* Fetching(const Stream& s, uint64_t fetch);  // null: it waits for it no more
   // Token and author at a position of [base, end) of an operation that asked NeedLog.
   std::pair<int32_t, TokenAuthor> Logged(const Stream& s, const Op& op, uint64_t position) const;
   bool ReplayLogged(Stream& s, Op& op);
@@ -117,6 +118,7 @@ class Scheduler {
   void Finish(Stream& s, Op& op, FinishReason reason, uint64_t end);
   void FailOp(Op& op, absl::Status status);
   absl::Status CheckRoom(const Stream& s, uint64_t tokens) const;
+  absl::Status OpsFull(size_t ops) const;
   absl::StatusOr<MemoryReport> InspectNow(Stream& s, const Op& op);
 
   // Deliver.
@@ -225,8 +227,8 @@ class Scheduler {
   size_t turn_ = 0;        // rotates who goes first
   size_t count_turn_ = 0;  // and whose pairs are counted
   uint64_t queued_tokens_ = 0;
+  uint64_t next_fetch_ = 0;
   bool more_work_ = false;
-  bool renewing_ = false;
   bool draining_ = false;
   bool drain_expired_ = false;
   uint32_t drained_ = 0;

@@ -253,6 +253,34 @@ TEST(Operations, AFullQueueIsRefusedWithAHint) {
   worker.backend->hold_appends = false;
 }
 
+TEST(Operations, SnapshotsInTheQueueAreBoundedToo) {
+  EngineOptions options = SmallOptions();
+  options.ops_per_stream_max = 3;
+  Worker worker(std::make_shared<FakeStore>(), options);
+  auto session = worker.Open("s");
+  worker.backend->hold_appends = true;
+  worker.Append(session, 1, RandomText(20, 1));
+  for (int i = 0; i < 2; ++i) worker.engine->Snapshot("s", "kept", [](auto) {});
+  const absl::Status status = worker.Snapshot("s", "one-more").status();
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("3 of at most 3"));
+  worker.backend->hold_appends = false;
+  EXPECT_TRUE(session.client->WaitDone(1));
+}
+
+// Waiting lifts a full queue, but not a full window: clients must not try again for ever.
+TEST(Operations, AFullSoftmaxWindowSaysThatWaitingDoesNotHelp) {
+  Worker worker(std::make_shared<FakeStore>());
+  AttachRequest request{.stream_id = "s", .create_if_missing = true};
+  request.settings = memory::LolaSettings::SoftmaxProfile(16);
+  auto session = worker.Attach(request);
+  ASSERT_TRUE(session.client->WaitOpened());
+  worker.Append(session, 1, RandomText(17, 1));
+  const absl::Status status = session.client->WaitError();
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_TRUE(status.GetPayload(kLastingPayload)) << status;
+}
+
 TEST(Operations, NothingLeavesBeforeItIsCommitted) {
   auto store = std::make_shared<FakeStore>();
   Worker worker(store);
