@@ -24,10 +24,10 @@ class WorkerState {
               std::vector<std::shared_ptr<const StageLinkCounters>> stages)
       : backend_(std::move(backend)),
         tokenizer_(std::move(tokenizer)),
-        engine_(std::move(engine)),
         instance_(std::move(instance)),
         model_name_(std::move(model_name)),
-        stages_(std::move(stages)) {}
+        stages_(std::move(stages)),
+        engine_(std::move(engine)) {}
 
   engine::Engine& engine() { return *engine_; }
   const std::shared_ptr<ShardBackend>& backend() const { return backend_; }
@@ -54,17 +54,18 @@ class WorkerState {
  private:
   const std::shared_ptr<ShardBackend> backend_;
   const std::shared_ptr<const engine::Tokenizer> tokenizer_;
-  const std::unique_ptr<engine::Engine> engine_;
   const std::string instance_;
   const std::string model_name_;
   const std::vector<std::shared_ptr<const StageLinkCounters>> stages_;
   mutable std::mutex mu_;
   std::string address_;  // guarded by mu_
+  // Last, so that it goes first: until it is gone its sinks ask for what is above.
+  const std::unique_ptr<engine::Engine> engine_;
 };
 
-// RESOURCE_EXHAUSTED carries when to try again, as a fact programs can read.
+// RESOURCE_EXHAUSTED carries when to try again, as a fact programs can read, where that helps.
 inline absl::Status WithHint(absl::Status status, const engine::EngineOptions& options) {
-  if (absl::IsResourceExhausted(status)) {
+  if (absl::IsResourceExhausted(status) && !status.GetPayload(engine::kLastingPayload)) {
     rpc::SetDetail(status, rpc::kRetryAfterMsDetail, std::to_string(options.retry_hint.count()));
   }
   return status;
