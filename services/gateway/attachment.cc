@@ -20,6 +20,7 @@ Attachment::~Attachment() = default;
 
 void Attachment::Start() {
   std::lock_guard lock(mu_);
+  if (phase_ == Phase::kEnded) return;  // a drain was faster
   Route();
   sink_->ReadNext();
 }

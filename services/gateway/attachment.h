@@ -108,7 +108,7 @@ class Attachment : public std::enable_shared_from_this<Attachment> {
   bool released_ = false;  // the worker said so; its call is about to end
   std::string worker_;     // attached or attaching to
   std::string hint_;       // where to go next, from `released` or an owner detail
-  bool takeover_ = false;  // for the next attachment
+  bool takeover_ = false;  // of what is at hint_
   bool in_outage_ = false;
   std::chrono::steady_clock::time_point outage_since_;
   std::chrono::steady_clock::time_point attach_since_;

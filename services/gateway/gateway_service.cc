@@ -36,6 +36,8 @@ struct Core {
   }
 };
 
+constexpr std::chrono::milliseconds kHealthEveryMin{10};
+
 absl::Status NoCheck() { return absl::OkStatus(); }
 
 // Stream and Generate as raw bytes, the rest as messages.
@@ -138,8 +140,10 @@ class ClusterImpl final : public v1::Cluster::CallbackService {
   }
   Reactor* DrainWorker(Context* context, const v1::DrainWorkerRequest* request,
                        v1::DrainReply* reply) override {
-    return core_.Run(context, reply, NoCheck,
-                     [=, this] { return core_.operations->Drain(*request); });
+    return core_.Run(
+        context, reply,
+        [=] { return rpc::CheckDrainDeadline("deadline_ms", request->deadline_ms()); },
+        [=, this] { return core_.operations->Drain(*request); });
   }
 
  private:
@@ -211,6 +215,11 @@ absl::StatusOr<std::unique_ptr<GatewayService>> GatewayService::Create(
   }
   if (options.calls_max == 0) {
     return absl::InvalidArgumentError("--calls-max: is 0, must be at least 1");
+  }
+  if (options.health_every < kHealthEveryMin) {
+    return absl::InvalidArgumentError(
+        "--health-every: " + std::to_string(options.health_every.count()) +
+        " ms, must be at least " + std::to_string(kHealthEveryMin.count()));
   }
   auto core = std::make_unique<Core>();
   auto shards = ShardClients::Create(options.map, options.shards);

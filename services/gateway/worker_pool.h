@@ -44,6 +44,8 @@ class WorkerPool {
   bool Known(const std::string& address) const { return stub(address) != nullptr; }
   // Answers and is not draining, as far as known.
   bool Usable(const std::string& address) const;
+  // The same, or nothing is known yet: a gateway that has just started overrules nobody.
+  bool WorthAsking(const std::string& address) const;
   // The healthy worker with the highest hash for this stream that is not in `except`; when none is
   // healthy, nullopt.
   std::optional<std::string> Pick(std::string_view stream_id,
@@ -51,7 +53,8 @@ class WorkerPool {
   void ReportFailure(const std::string& address, const absl::Status& status);
 
   std::vector<v1::WorkerStatus> Statuses() const;
-  // What the workers serve, from the first that told; nullopt before.
+  // What the workers serve, from the first that told, and again when nobody serves that any more;
+  // nullopt before.
   std::optional<v1::ModelInfo> Model() const;
   uint32_t Vocabulary() const;  // 0 = not known yet
   size_t size() const { return workers_.size(); }
@@ -61,11 +64,14 @@ class WorkerPool {
   struct Worker {
     std::unique_ptr<v1::Worker::Stub> stub;
     v1::WorkerStatus status;
+    bool asked = false;  // `status` says something
+    int late = 0;        // answers in a row that did not come in time
   };
 
   void Loop();
   void Poll();
-  void AskModel(Worker& worker);
+  bool Note(Worker& worker, const grpc::Status& status, v1::WorkerInfo info);
+  void KeepModel();
 
   const std::chrono::milliseconds poll_every_;
   const std::string hint_;
