@@ -115,9 +115,9 @@ struct Standalone::Impl {
       }
       auto service = worker::WorkerService::Create(own, served);
       if (!service.ok()) return service.status();
+      (*service)->SetAddress(WorkerAddress(i));
       auto server = rpc::Server::StartInProcess({(*service)->service()});
       if (!server.ok()) return server.status();
-      (*service)->SetAddress(WorkerAddress(i));
       (*server)->SetServing(true);
       workers.push_back({*std::move(service), *std::move(server)});
     }

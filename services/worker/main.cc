@@ -85,6 +85,8 @@ int main(int argc, char** argv) {
   if (!served.ok()) return lola::rpc::ReportFatal(kProgram, served.status());
   auto worker = lola::worker::WorkerService::Create(options, *served);
   if (!worker.ok()) return lola::rpc::ReportFatal(kProgram, worker.status());
+  // Known before anybody can ask; Serve says it once more, with the port where that was 0.
+  (*worker)->SetAddress(options.front);
   return lola::metrics::Serve({
       .program = kProgram,
       .server = flags.server,

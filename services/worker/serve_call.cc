@@ -73,6 +73,9 @@ void ServeSink::OnReleased(std::string target) {
 }
 
 void ServeSink::OnError(absl::Status status) {
+  if (absl::IsUnavailable(status)) {
+    rpc::SetDetail(status, rpc::kSpeakerDetail, worker_->address());
+  }
   Finish(WithHint(std::move(status), worker_->engine().options()), /*now=*/false);
 }
 
