@@ -46,8 +46,8 @@ absl::Status Connect(const Flags& flags, lola::worker::WorkerOptions& options) {
   for (const std::string& address : flags.worker.stages) {
     auto channel = lola::rpc::MakeChannel(address, flags.peers);
     if (!channel.ok()) return lola::rpc::Annotate(channel.status(), "--stages");
-    options.stages.push_back(
-        {address, *std::move(channel), lola::rpc::UnreachableHint(flags.peers)});
+    options.stages.push_back({address, *std::move(channel), lola::rpc::UnreachableHint(flags.peers),
+                              flags.worker.stage_deadline});
   }
   if (flags.map.empty()) return absl::InvalidArgumentError("--map: is required");
   auto map = lola::memory::PartitionMap::LoadFile(flags.map);
