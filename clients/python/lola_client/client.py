@@ -67,10 +67,15 @@ class Client:
                 self._channels[endpoint] = made
             return self._channels[endpoint]
 
-    def next_gateway(self):
-        """The gateway asked now did not answer: the next one has its turn."""
+    def next_gateway(self, failed):
+        """The gateway behind the channel `failed` did not answer: the next one has its turn.
+
+        Once, however many streams find that out.
+        """
         with self._lock:
-            self._current += 1
+            endpoint = self.endpoints[self._current % len(self.endpoints)]
+            if self._channels.get(endpoint) is failed:
+                self._current += 1
 
     # --- streams --------------------------------------------------------------------------
 
@@ -151,7 +156,8 @@ class Client:
         for attempt in range(len(self.endpoints)):
             stub_class = cluster_pb2_grpc.ClusterStub if cluster else (
                 inference_pb2_grpc.InferenceStub)
-            stub = stub_class(self.channel())
+            channel = self.channel()
+            stub = stub_class(channel)
             try:
                 return getattr(stub, method)(request, timeout=timeout or self.timeout)
             except grpc.RpcError as error:
@@ -159,5 +165,5 @@ class Client:
                 unreachable = isinstance(problem, errors.Unavailable)
                 if not unreachable or attempt + 1 == len(self.endpoints):
                     raise problem from None
-                self.next_gateway()
+                self.next_gateway(channel)
         raise AssertionError("not reached")
