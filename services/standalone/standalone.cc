@@ -2,6 +2,8 @@
 
 #include <grpcpp/channel.h>
 
+#include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <system_error>
@@ -184,13 +186,17 @@ void Standalone::WriteSeries(metrics::Page& page) const {
 void Standalone::Drain(std::chrono::milliseconds deadline) {
   const auto end = std::chrono::steady_clock::now() + deadline;
   impl_->gateway->Drain(deadline / 2);
-  uint32_t released = 0;
+  const auto left =
+      std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+  // All at once: each has its snapshots to write.
+  std::atomic<uint32_t> released{0};
+  std::vector<std::thread> drains;
   for (Impl::Worker& worker : impl_->workers) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
-        end - std::chrono::steady_clock::now());
-    released += worker.service->Drain(std::max(left, std::chrono::milliseconds(100)));
+    drains.emplace_back(
+        [&] { released += worker.service->Drain(std::max(left, std::chrono::milliseconds(100))); });
   }
-  rpc::LogInfo("drained", {{"streams", released}});
+  for (std::thread& drain : drains) drain.join();
+  rpc::LogInfo("drained", {{"streams", released.load()}});
 }
 
 }  // namespace lola::standalone

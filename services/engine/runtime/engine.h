@@ -82,7 +82,8 @@ class Engine {
 
   EngineStatistics statistics() const;
   // OK while streams can be served. UNAVAILABLE with the reason while what runs the model is lost:
-  // streams were given back, operations ended with it, attachments are refused with it.
+  // streams were given back, operations ended with it, attachments are refused with it. The same
+  // while a pass of the model does not come back (a device that hangs): nothing is answered then.
   absl::Status health() const;
   std::string instruction_class() const;  // of the model runner
   const EngineOptions& options() const;

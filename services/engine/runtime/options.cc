@@ -38,6 +38,7 @@ absl::Status EngineOptions::Validate() const {
       {"slot_slice", uint64_t(slot_slice.count()), 1},
       {"lease_renewal", uint64_t(lease_renewal.count()), 1},
       {"retry_first", uint64_t(retry_first.count()), 1},
+      {"stuck_after", uint64_t(stuck_after.count()), 1},
   };
   for (const Bound& bound : bounds) {
     if (absl::Status s = AtLeast(bound.field, bound.value, bound.least); !s.ok()) return s;

@@ -44,6 +44,9 @@ struct EngineOptions {
   std::chrono::milliseconds retry_first{50};
   std::chrono::milliseconds retry_max{1'000};
 
+  // A scheduler that has not gone round for so long is stuck: longer than any step.
+  std::chrono::milliseconds stuck_after{120'000};
+
   uint32_t replay_page_tokens = 8192;  // log tokens in memory while a state is replayed
 
   // INVALID_ARGUMENT naming the field and its value.

@@ -239,6 +239,7 @@ class Scheduler {
 
   mutable std::mutex published_mu_;
   EngineStatistics published_;   // guarded by published_mu_
+  Time published_at_;            // guarded by published_mu_; the loop goes round ten times a second
   absl::Status published_lost_;  // guarded by published_mu_
 
   std::thread thread_;  // last: starts when all else exists
