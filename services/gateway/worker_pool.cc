@@ -94,16 +94,19 @@ void WorkerPool::Poll() {
   size_t index = 0;
   for (auto& [address, worker] : workers_) {
     Question& question = *questions[index++];
-    if (Note(worker, question.status, std::move(question.info))) {
-      rpc::LogInfo(question.status.ok() ? "worker answers" : "worker does not answer",
-                   {{"worker", address}, {"problem", question.status.error_message()}});
+    const bool well = question.status.ok();
+    const std::string problem = well ? "" : question.status.error_message() + hint_;
+    if (Note(worker, question.status, problem, std::move(question.info))) {
+      rpc::LogInfo(well ? "worker answers" : "worker does not answer",
+                   {{"worker", address}, {"problem", problem}});
     }
   }
   KeepModel();
 }
 
 // True when it is news.
-bool WorkerPool::Note(Worker& worker, const grpc::Status& status, v1::WorkerInfo info) {
+bool WorkerPool::Note(Worker& worker, const grpc::Status& status, const std::string& problem,
+                      v1::WorkerInfo info) {
   std::lock_guard lock(mu_);
   const bool late = status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
   worker.late = late ? worker.late + 1 : 0;
@@ -111,7 +114,7 @@ bool WorkerPool::Note(Worker& worker, const grpc::Status& status, v1::WorkerInfo
   const bool news = worker.status.healthy() != status.ok() || !worker.asked;
   worker.asked = true;
   worker.status.set_healthy(status.ok());
-  worker.status.set_problem(status.ok() ? "" : status.error_message() + hint_);
+  worker.status.set_problem(problem);
   if (status.ok()) *worker.status.mutable_info() = std::move(info);
   return news;
 }

@@ -70,7 +70,8 @@ class WorkerPool {
 
   void Loop();
   void Poll();
-  bool Note(Worker& worker, const grpc::Status& status, v1::WorkerInfo info);
+  bool Note(Worker& worker, const grpc::Status& status, const std::string& problem,
+            v1::WorkerInfo info);
   void KeepModel();
 
   const std::chrono::milliseconds poll_every_;

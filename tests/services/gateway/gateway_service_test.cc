@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 
+#include "services/gateway/operations.h"
 #include "services/metrics/gateway_series.h"
 #include "tests/services/gateway/world.h"
 
@@ -383,6 +384,26 @@ TEST_F(GatewayWorld, CallsWhoseCallerHasGoneAreNotCarriedOut) {
   for (std::thread& caller : callers) caller.join();
   describe(std::chrono::seconds(60));  // stands behind it in the queue
   EXPECT_EQ(described(), busy + 1);
+}
+
+// A gateway that is to end does not wait for what it does on behalf of callers.
+TEST_F(GatewayWorld, ShutdownEndsCallsThatWaitForOthers) {
+  shard_a_.hold_describes = shard_b_.hold_describes = true;
+  std::thread caller([this] {
+    grpc::ClientContext context;
+    v1::DescribeRequest request;
+    request.set_stream_id("s");
+    v1::StreamInfo info;
+    EXPECT_FALSE(inference_->Describe(&context, request, &info).ok());
+  });
+  while (shard_a_.describes + shard_b_.describes == 0) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  const auto start = std::chrono::steady_clock::now();
+  gateway_server_->Shutdown(std::chrono::milliseconds(50));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, OperationDeadlines().shard / 2);
+  caller.join();
+  shard_a_.hold_describes = shard_b_.hold_describes = false;
 }
 
 TEST_F(GatewayWorld, DrainEndsIdleCallsWithUnavailable) {
