@@ -73,10 +73,11 @@ void ServeSink::OnReleased(std::string target) {
 }
 
 void ServeSink::OnError(absl::Status status) {
+  status = WithHint(std::move(status), worker_->engine().options());
   if (absl::IsUnavailable(status)) {
     rpc::SetDetail(status, rpc::kSpeakerDetail, worker_->address());
   }
-  Finish(WithHint(std::move(status), worker_->engine().options()), /*now=*/false);
+  Finish(status, /*now=*/false);
 }
 
 bool ServeSink::Writable() const {

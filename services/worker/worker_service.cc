@@ -92,8 +92,9 @@ class Handlers final : public v1::Worker::CallbackService {
           }
           ReadContexts(backend, tokenizer, id, std::move(positions), report->position,
                        [call, report](Contexts contexts) {
-                         call->Finish(report, [&](v1::InspectMemoryReply* out) {
-                           *out = ToProto(*report, contexts);
+                         v1::InspectMemoryReply answer = ToProto(*report, contexts);
+                         call->Finish(CheckFits(answer), [&](v1::InspectMemoryReply* out) {
+                           *out = std::move(answer);
                          });
                        });
         });

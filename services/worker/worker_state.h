@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "services/engine/runtime/engine.h"
 #include "services/rpc/status_map.h"
 #include "services/worker/shard_backend.h"
@@ -63,8 +64,13 @@ class WorkerState {
   const std::unique_ptr<engine::Engine> engine_;
 };
 
-// RESOURCE_EXHAUSTED carries when to try again, as a fact programs can read, where that helps.
+// As callers hear it. RESOURCE_EXHAUSTED carries when to try again, as a fact programs can read,
+// where that helps. A shard that did not answer in time is away like one that refuses: it is not
+// the caller's deadline that passed.
 inline absl::Status WithHint(absl::Status status, const engine::EngineOptions& options) {
+  if (absl::IsDeadlineExceeded(status)) {
+    return absl::UnavailableError(absl::StrCat("no answer in time: ", status.message()));
+  }
   if (absl::IsResourceExhausted(status) && !status.GetPayload(engine::kLastingPayload)) {
     rpc::SetDetail(status, rpc::kRetryAfterMsDetail, std::to_string(options.retry_hint.count()));
   }

@@ -29,6 +29,7 @@ absl::Status EngineOptions::Validate() const {
       {"unconsumed_tokens_max", unconsumed_tokens_max, 1},
       {"uncommitted_tokens_max", uncommitted_tokens_max, 1},
       {"append_batch_tokens_max", append_batch_tokens_max, 1},
+      {"append_batch_streams_max", append_batch_streams_max, 1},
       {"checkpoint_tokens", checkpoint_tokens, 1},
       {"snapshot_buffers", snapshot_buffers, 1},
       {"snapshot_attempts", snapshot_attempts, 1},

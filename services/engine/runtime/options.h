@@ -34,8 +34,9 @@ struct EngineOptions {
   // Durability.
   uint32_t uncommitted_tokens_max = 8;  // sampled tokens of a stream not yet acknowledged
   uint64_t append_batch_tokens_max = 1u << 18;
-  uint64_t checkpoint_tokens = 2048;  // at most so many tokens behind an automatic snapshot
-  uint32_t snapshot_buffers = 4;      // state copies on their way to shards
+  uint32_t append_batch_streams_max = 4096;  // a shard refuses more
+  uint64_t checkpoint_tokens = 2048;         // at most so many tokens behind an automatic snapshot
+  uint32_t snapshot_buffers = 4;             // state copies on their way to shards
   uint32_t snapshot_attempts = 4;
   std::chrono::milliseconds lease_renewal{1'000};
 

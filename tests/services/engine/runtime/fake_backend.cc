@@ -288,6 +288,7 @@ void FakeBackend::Append(size_t shard, std::shared_ptr<const AppendBatch> batch,
       std::this_thread::sleep_for(std::chrono::microseconds(append_delay_us));
     }
     if (store_->unavailable) return done(absl::UnavailableError("shard is away"));
+    if (batch->entries.size() > batch_max) return done(absl::ResourceExhaustedError("too many"));
     std::vector<AppendResult> results;
     for (const AppendEntry& entry : batch->entries) results.push_back(store_->Append(entry));
     if (store_->lose_append_answers > 0) {

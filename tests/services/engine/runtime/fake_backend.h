@@ -95,6 +95,7 @@ class FakeBackend : public StreamBackend {
   std::atomic<int> downloads{0};            // that have ended
   std::atomic<bool> mute_renewals{false};   // they are never answered
   std::atomic<int> renewals{0};             // that were asked for
+  std::atomic<size_t> batch_max{SIZE_MAX};  // batches of more streams are refused, as by a shard
 
  private:
   struct Download;

@@ -268,6 +268,24 @@ TEST(Operations, SnapshotsInTheQueueAreBoundedToo) {
   EXPECT_TRUE(session.client->WaitDone(1));
 }
 
+TEST(Operations, ABatchHoldsNoMoreStreamsThanAShardTakes) {
+  EngineOptions options = SmallOptions();
+  options.append_batch_streams_max = 1;
+  options.unavailable_deadline = std::chrono::milliseconds(200);
+  Worker worker(std::make_shared<FakeStore>(), options);
+  worker.backend->batch_max = 1;
+  std::vector<Worker::Session> sessions;
+  for (uint32_t i = 0; i < options.slots; ++i) {
+    sessions.push_back(worker.Open("s" + std::to_string(i)));
+  }
+  worker.backend->hold_appends = true;  // of the first; the others gather behind it
+  for (auto& session : sessions) worker.Append(session, 1, RandomText(20, 1));
+  ASSERT_TRUE(worker.Eventually(
+      [&](const auto& now) { return now.uncommitted_tokens == 20 * sessions.size(); }));
+  worker.backend->hold_appends = false;
+  for (auto& session : sessions) EXPECT_TRUE(session.client->WaitDone(1));
+}
+
 // Waiting lifts a full queue, but not a full window: clients must not try again for ever.
 TEST(Operations, AFullSoftmaxWindowSaysThatWaitingDoesNotHelp) {
   Worker worker(std::make_shared<FakeStore>());
