@@ -68,6 +68,13 @@ void Attachment::Abandon(const absl::Status& status) {
   End(status);
 }
 
+void Attachment::OnWorkerUnwell(const std::string& worker, const absl::Status& why) {
+  std::lock_guard lock(mu_);
+  if (link_ == nullptr || worker_ != worker) return;
+  DropLink();
+  Lost(why);
+}
+
 void Attachment::OnLinkReply(WorkerLink* link, v1::ServeReply reply) {
   std::lock_guard lock(mu_);
   if (link != link_) return;

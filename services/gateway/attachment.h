@@ -69,6 +69,10 @@ class Attachment : public std::enable_shared_from_this<Attachment> {
   void Drain();                              // end as soon as no operation runs
   void Abandon(const absl::Status& status);  // end now
 
+  // A worker says of itself that it cannot serve. Who waits there might wait for ever: a model that
+  // hangs answers nothing and ends nothing.
+  void OnWorkerUnwell(const std::string& worker, const absl::Status& why);
+
   // From WorkerLink, any thread.
   void OnLinkReply(WorkerLink* link, v1::ServeReply reply);
   void OnLinkWritten(WorkerLink* link);

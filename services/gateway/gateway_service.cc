@@ -246,6 +246,9 @@ absl::StatusOr<std::unique_ptr<GatewayService>> GatewayService::Create(
   core->world.outage_max = options.outage_max;
   core->world.shard_deadline = options.shard_deadline;
   core->pool = std::make_unique<TaskPool>(options.operator_threads, options.operator_queue_max);
+  core->workers->SetOnUnwell([calls = &core->calls](const auto& address, const auto& why) {
+    calls->WorkerUnwell(address, why);
+  });
   core->workers->Start();
   return std::unique_ptr<GatewayService>(new GatewayImpl(std::move(core)));
 }

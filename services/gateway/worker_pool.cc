@@ -99,6 +99,9 @@ void WorkerPool::Poll() {
     if (Note(worker, question.status, problem, std::move(question.info))) {
       rpc::LogInfo(well ? "worker answers" : "worker does not answer",
                    {{"worker", address}, {"problem", problem}});
+      // Not for answers that are late: a busy worker goes on.
+      const bool says_so = question.status.error_code() == grpc::StatusCode::UNAVAILABLE;
+      if (says_so && on_unwell_) on_unwell_(address, rpc::FromGrpc(question.status));
     }
   }
   KeepModel();

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -14,6 +15,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -34,6 +36,11 @@ class WorkerPool {
   WorkerPool(std::vector<WorkerEndpoint> workers, std::chrono::milliseconds poll_every,
              std::string hint = "");
   ~WorkerPool();
+
+  // Called from the pool's thread, without its lock, when a worker that was well says that it is
+  // not any more. Before Start.
+  using OnUnwell = std::function<void(const std::string& address, const absl::Status& why)>;
+  void SetOnUnwell(OnUnwell on_unwell) { on_unwell_ = std::move(on_unwell); }
 
   // One round of questions, then one every `poll_every` on a thread of the pool's own.
   void Start();
@@ -76,6 +83,7 @@ class WorkerPool {
 
   const std::chrono::milliseconds poll_every_;
   const std::string hint_;
+  OnUnwell on_unwell_;  // constant after Start
   mutable std::mutex mu_;
   std::condition_variable wake_;
   bool stopping_ = false;                  // guarded by mu_

@@ -180,6 +180,7 @@ grpc::Status FakeWorker::RunGenerate(Call& call, const v1::WorkerOp& op) {
   const uint64_t end = base + op.generate().max_tokens();
   std::string target;
   for (uint64_t p = base; p < end; ++p) {
+    while (hangs && !dead) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     if (dead) return Away();
     if (Released(call.id, call.epoch, &target)) return grpc::Status::OK;
     const bool dies = dies_after.load() == 0;
@@ -264,6 +265,7 @@ grpc::Status FakeWorker::InspectMemory(grpc::ServerContext*,
 grpc::Status FakeWorker::DescribeWorker(grpc::ServerContext*, const v1::DescribeWorkerRequest*,
                                         v1::WorkerInfo* reply) {
   if (dead) return Away();
+  if (hangs) return {grpc::StatusCode::UNAVAILABLE, "the model hangs"};
   if (late_answers > 0) {
     --late_answers;
     std::this_thread::sleep_for(std::chrono::milliseconds(1200));

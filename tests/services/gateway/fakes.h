@@ -75,6 +75,7 @@ class FakeWorker final : public v1::Worker::Service {
   std::atomic<bool> draining{false};  // says so; takes no new streams
   std::atomic<bool> refuses{false};   // takes no streams, and says UNAVAILABLE as a worker does
   std::atomic<int> model{1};         // what it serves: model-1 has 272 tokens, the next one 273 ...
+  std::atomic<bool> hangs{false};    // its calls stay open and nothing comes; it says it is unwell
   std::atomic<int> late_answers{0};  // so many questions how it is are answered too late
   // Dies after it delivered so many more model tokens, with three more in the log; -1: never.
   std::atomic<int> dies_after{-1};

@@ -140,6 +140,21 @@ TEST_F(GatewayWorld, AWorkerThatIsBackIsNotOverruledForAnOldDeath) {
   EXPECT_EQ(gateway_->Stats().takeovers, takeovers);
 }
 
+// A model that hangs ends no call: the worker says that it is not well, and nobody waits for it.
+TEST_F(GatewayWorld, CallsLeaveAWorkerThatSaysItIsUnwell) {
+  auto client = Open("s");
+  client->Append("a", "hello");
+  ASSERT_TRUE(client->ReadUntilDone("a"));
+  FakeWorker& first = Owner("s");
+  client->Generate("g", 400);
+  while (first.tokens_sent < 20) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  first.hangs = true;
+  ASSERT_TRUE(client->ReadUntilDone("g")) << client->call->Finish().error_message();
+  EXPECT_EQ(client->tokens, Expected(5, 400));
+  EXPECT_EQ(client->moved, 1);
+  first.dead = true;
+}
+
 // One late answer of a busy worker is no death.
 TEST_F(GatewayWorld, AWorkerThatIsLateOnceStaysInUse) {
   workers_[0]->late_answers = 1;
