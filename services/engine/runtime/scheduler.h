@@ -2,8 +2,8 @@
 //
 // The public methods post to the mailbox and may be called from any thread; everything else runs on
 // the scheduler thread, so nothing below needs a lock except the published statistics.
-// One file per topic: scheduler.cc (loop), attach, operations, deliver, step, append, residency,
-// restore, snapshot, release, loss.
+// One file per topic: scheduler.cc (loop), attach, operations, settled, deliver, step, append,
+// residency, restore, snapshot, release, loss.
 #ifndef LOLA_SERVICES_ENGINE_RUNTIME_SCHEDULER_H_
 #define LOLA_SERVICES_ENGINE_RUNTIME_SCHEDULER_H_
 
