@@ -113,7 +113,8 @@ void RegisterCluster(OptionSet& set, CliFlags* flags) {
   migrate.Add("to", &flags->to, "worker address; empty: any other");
   OptionSet& drain = set.AddCommand("drain", "make a worker give up all its streams");
   drain.AddPositional("worker", &flags->worker, "worker address, see `lola workers`", true);
-  drain.Add("deadline", &flags->deadline, "snapshots not done by then are skipped");
+  drain.Add("deadline", &flags->deadline,
+            "snapshots not done by then are skipped; beats a shorter --timeout");
   set.AddCommand("workers", "list workers and how they are");
   set.AddCommand("shards", "list memory shards and their partitions");
   OptionSet& model = set.AddCommand("model", "about the served model");

@@ -62,7 +62,9 @@ absl::Status Drain(const Connection& connection, const CliFlags& flags) {
   v1::DrainWorkerRequest request;
   request.set_address(flags.worker);
   request.set_deadline_ms(flags.deadline.count());
-  auto reply = Call(connection, *connection.cluster, &Stub::DrainWorker, request);
+  // The answer comes when all is drained, some seconds after the deadline at the latest.
+  auto reply = Call(connection, *connection.cluster, &Stub::DrainWorker, request,
+                    flags.deadline + std::chrono::seconds(10));
   if (!reply.ok()) return reply.status();
   if (flags.json) {
     PrintJson(*reply);

@@ -2,6 +2,7 @@
 #ifndef LOLA_SERVICES_CLI_CONNECTION_H_
 #define LOLA_SERVICES_CLI_CONNECTION_H_
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -26,14 +27,15 @@ struct Connection {
 absl::StatusOr<Connection> Connect(const std::string& endpoint, std::chrono::milliseconds timeout,
                                    const rpc::ChannelOptions& tls);
 
-// One unary call with the connection's timeout. UNAVAILABLE names the endpoint.
+// One unary call with the connection's timeout, or a longer one. UNAVAILABLE names the endpoint.
 template <typename Stub, typename Request, typename Reply>
 absl::StatusOr<Reply> Call(const Connection& connection, Stub& stub,
                            grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
                                                         Reply*),
-                           const Request& request) {
+                           const Request& request,
+                           std::chrono::milliseconds at_least = std::chrono::milliseconds(0)) {
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + connection.timeout);
+  context.set_deadline(std::chrono::system_clock::now() + std::max(connection.timeout, at_least));
   Reply reply;
   const absl::Status status = rpc::FromGrpc((stub.*method)(&context, request, &reply));
   if (status.ok()) return reply;

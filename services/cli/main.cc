@@ -1,6 +1,9 @@
 // lola: the command line. Wiring only.
 #include <signal.h>
+#include <unistd.h>
 
+#include <cstdio>
+#include <iostream>
 #include <map>
 
 #include "services/cli/commands.h"
@@ -60,6 +63,11 @@ int main(int argc, char** argv) {
   }
   if (*outcome == lola::rpc::OptionSet::Outcome::kHelpShown) return lola::cli::kOk;
   const absl::Status status = Run(set.chosen(), flags);
-  if (!status.ok()) lola::rpc::ReportFatal("lola", status);
-  return lola::cli::ExitCode(status);
+  if (status.ok()) return lola::cli::kOk;
+  lola::rpc::ReportFatal("lola", status);
+  // At once: a thread of gRPC may still be at a connection that was given up, in OpenSSL, whose
+  // exit handlers free what it uses.
+  std::fflush(nullptr);
+  std::cout.flush();
+  _exit(lola::cli::ExitCode(status));
 }

@@ -14,9 +14,10 @@ bool WorthAnotherTry(const absl::Status& status) {
     case absl::StatusCode::kUnavailable:
     case absl::StatusCode::kCancelled:
     case absl::StatusCode::kUnknown:
-    case absl::StatusCode::kResourceExhausted:
     case absl::StatusCode::kAborted:
       return true;
+    case absl::StatusCode::kResourceExhausted:  // else a limit that waiting does not lift
+      return rpc::GetDetail(status, rpc::kRetryAfterMsDetail).has_value();
     default:
       return false;
   }
@@ -99,6 +100,10 @@ absl::Status StreamClient::TakeTokens(const v1::TokenOutput& tokens, const OnTok
       return absl::InternalError("position " + std::to_string(tokens.position()) +
                                  " came twice: have " + std::to_string(delivered_));
     }
+    if (tokens.position() > delivered_) {
+      return absl::InternalError("position " + std::to_string(tokens.position()) +
+                                 " came too early: expected " + std::to_string(delivered_));
+    }
     delivered_ = tokens.position() + static_cast<uint64_t>(tokens.ids_size());
   }
   if (tokens.author() != v1::TOKEN_AUTHOR_CLIENT && on_tokens) on_tokens(tokens);
@@ -136,12 +141,15 @@ absl::StatusOr<v1::OpDone> StreamClient::RunOp(v1::StreamRequest request,
     {
       std::lock_guard lock(write_mu_);
       link_->call->Write(request);  // a failure shows in the read
+      if (cancelled_) SendCancel();
     }
     const uint64_t before = delivered_;
     auto done = ReadUntilDone(request.request_id(), on_tokens);
     if (done.ok()) {
       position_ = done->position();
       delivered_ = std::max(delivered_, position_);
+      std::lock_guard lock(write_mu_);
+      cancelled_ = false;
       return done;
     }
     const auto now = std::chrono::steady_clock::now();
@@ -177,7 +185,11 @@ absl::StatusOr<v1::OpDone> StreamClient::Generate(const v1::GenerateOp& op,
 
 void StreamClient::Cancel() {
   std::lock_guard lock(write_mu_);
-  if (link_ == nullptr) return;
+  cancelled_ = true;
+  if (link_ != nullptr) SendCancel();
+}
+
+void StreamClient::SendCancel() {
   v1::StreamRequest request;
   request.mutable_cancel();
   link_->call->Write(request);

@@ -37,7 +37,8 @@ class StreamClient {
   absl::StatusOr<v1::OpDone> Append(const std::string& text);
   absl::StatusOr<v1::OpDone> AppendIds(const std::vector<int32_t>& ids);
   absl::StatusOr<v1::OpDone> Generate(const v1::GenerateOp& op, const OnTokens& on_tokens);
-  // Ends the running generation at its next token. Any thread.
+  // Ends the running generation at its next token, also when its call is broken just now. Any
+  // thread.
   void Cancel();
   void Close();
 
@@ -51,6 +52,7 @@ class StreamClient {
                                            const OnTokens& on_tokens);
   absl::Status TakeTokens(const v1::TokenOutput& tokens, const OnTokens& on_tokens);
   absl::Status Finish();
+  void SendCancel();  // write_mu_ held, link_ not null
 
   const Connection& connection_;
   v1::OpenStream open_;
@@ -58,6 +60,7 @@ class StreamClient {
   const OnNotice on_notice_;
   std::mutex write_mu_;  // guards writes to link_, and the pointer against Cancel
   std::unique_ptr<Link> link_;
+  bool cancelled_ = false;  // guarded by write_mu_; the operation at hand
   v1::OpenedStream opened_;
   bool was_open_ = false;
   uint64_t position_ = 0;

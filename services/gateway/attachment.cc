@@ -20,6 +20,7 @@ Attachment::~Attachment() = default;
 
 void Attachment::Start() {
   std::lock_guard lock(mu_);
+  if (phase_ == Phase::kEnded) return;  // a drain was faster
   Route();
   sink_->ReadNext();
 }
@@ -65,6 +66,13 @@ void Attachment::Drain() {
 void Attachment::Abandon(const absl::Status& status) {
   std::lock_guard lock(mu_);
   End(status);
+}
+
+void Attachment::OnWorkerUnwell(const std::string& worker, const absl::Status& why) {
+  std::lock_guard lock(mu_);
+  if (link_ == nullptr || worker_ != worker) return;
+  DropLink();
+  Lost(why);
 }
 
 void Attachment::OnLinkReply(WorkerLink* link, v1::ServeReply reply) {

@@ -69,6 +69,10 @@ class Attachment : public std::enable_shared_from_this<Attachment> {
   void Drain();                              // end as soon as no operation runs
   void Abandon(const absl::Status& status);  // end now
 
+  // A worker says of itself that it cannot serve. Who waits there might wait for ever: a model that
+  // hangs answers nothing and ends nothing.
+  void OnWorkerUnwell(const std::string& worker, const absl::Status& why);
+
   // From WorkerLink, any thread.
   void OnLinkReply(WorkerLink* link, v1::ServeReply reply);
   void OnLinkWritten(WorkerLink* link);
@@ -108,7 +112,7 @@ class Attachment : public std::enable_shared_from_this<Attachment> {
   bool released_ = false;  // the worker said so; its call is about to end
   std::string worker_;     // attached or attaching to
   std::string hint_;       // where to go next, from `released` or an owner detail
-  bool takeover_ = false;  // for the next attachment
+  bool takeover_ = false;  // of what is at hint_
   bool in_outage_ = false;
   std::chrono::steady_clock::time_point outage_since_;
   std::chrono::steady_clock::time_point attach_since_;

@@ -24,11 +24,13 @@ struct RecordQuestion {
 void Attachment::Route() {
   phase_ = Phase::kRouting;
   attach_since_ = std::chrono::steady_clock::now();
-  if (!hint_.empty() && world_.workers->Known(hint_)) {
-    const std::string target = std::exchange(hint_, "");
-    return AttachTo(target, std::exchange(takeover_, false));
+  if (!in_outage_) {  // who failed in an earlier one may be well again
+    lost_.clear();
+    tried_.clear();
   }
-  hint_.clear();
+  const std::string target = std::exchange(hint_, "");
+  const bool takeover = std::exchange(takeover_, false);
+  if (!target.empty() && world_.workers->Known(target)) return AttachTo(target, takeover);
   auto* question = new RecordQuestion();
   question->context.set_deadline(std::chrono::system_clock::now() + world_.shard_deadline);
   question->request.set_stream_id(session_.open().stream_id());
@@ -72,15 +74,11 @@ void Attachment::ChooseFromRecord(const v1::StreamInfo& info) {
   const std::string& owner = info.owner();
   const bool owned = !owner.empty() && info.lease_remaining_ms() > 0;
   const bool owner_lost = lost_.count(owner) != 0;
-  if (owned && !owner_lost && world_.workers->Usable(owner)) {
-    return AttachTo(owner, std::exchange(takeover_, false));
-  }
+  if (owned && !owner_lost && world_.workers->WorthAsking(owner)) return AttachTo(owner, false);
   std::set<std::string> except = lost_;
   // Only an owner seen failing is overruled; one this gateway never heard of may be well.
-  if (owned && world_.workers->Known(owner)) {
-    except.insert(owner);
-    takeover_ = true;
-  }
+  const bool takeover = owned && world_.workers->Known(owner);
+  if (takeover) except.insert(owner);
   auto target = world_.workers->Pick(
       info.stream_id().empty() ? session_.open().stream_id() : info.stream_id(), except);
   if (!target.has_value()) target = world_.workers->Pick(session_.open().stream_id(), {});
@@ -92,7 +90,7 @@ void Attachment::ChooseFromRecord(const v1::StreamInfo& info) {
     }
     return Retry(absl::UnavailableError("no worker answers (" + known + ")"));
   }
-  AttachTo(*target, std::exchange(takeover_, false));
+  AttachTo(*target, takeover);
 }
 
 void Attachment::AttachTo(const std::string& worker, bool takeover) {
@@ -109,8 +107,10 @@ void Attachment::Lost(const absl::Status& status) {
   if (session_.opened() || phase_ == Phase::kServing) ++counts_.failovers;
   rpc::LogWarn("worker lost under a call",
                {{"stream", session_.open().stream_id()}, {"worker", worker_}, {"status", status}});
-  if (status.code() == absl::StatusCode::kUnavailable ||
-      status.code() == absl::StatusCode::kUnknown) {
+  // A worker that says so itself answers: only this stream is not to be had there.
+  const bool silent = !rpc::GetDetail(status, rpc::kSpeakerDetail).has_value();
+  if (silent && (status.code() == absl::StatusCode::kUnavailable ||
+                 status.code() == absl::StatusCode::kUnknown)) {
     world_.workers->ReportFailure(worker_, status);
   }
   if (!in_outage_) {

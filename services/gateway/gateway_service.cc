@@ -36,6 +36,8 @@ struct Core {
   }
 };
 
+constexpr std::chrono::milliseconds kHealthEveryMin{10};
+
 absl::Status NoCheck() { return absl::OkStatus(); }
 
 // Stream and Generate as raw bytes, the rest as messages.
@@ -62,36 +64,38 @@ class InferenceImpl final : public InferenceBase {
                     v1::StreamInfo* reply) override {
     return core_.Run(
         context, reply, [=] { return rpc::CheckStreamId("stream_id", request->stream_id()); },
-        [=, this] { return core_.operations->Describe(request->stream_id()); });
+        [=, this](Caller caller) {
+          return core_.operations->Describe(caller, request->stream_id());
+        });
   }
   Reactor* List(Context* context, const v1::ListRequest* request, v1::ListReply* reply) override {
     return core_.Run(
         context, reply, [=] { return rpc::CheckList(*request); },
-        [=, this] { return core_.operations->List(*request); });
+        [=, this](Caller caller) { return core_.operations->List(caller, *request); });
   }
   Reactor* Fork(Context* context, const v1::ForkRequest* request, v1::StreamInfo* reply) override {
     return core_.Run(
         context, reply, [=] { return rpc::CheckFork(*request); },
-        [=, this] { return core_.operations->Fork(*request); });
+        [=, this](Caller caller) { return core_.operations->Fork(caller, *request); });
   }
   Reactor* Snapshot(Context* context, const v1::SnapshotRequest* request,
                     v1::SnapshotInfo* reply) override {
     return core_.Run(
         context, reply, [=] { return rpc::CheckSnapshot(*request); },
-        [=, this] { return core_.operations->Snapshot(*request); });
+        [=, this](Caller caller) { return core_.operations->Snapshot(caller, *request); });
   }
   Reactor* Rewind(Context* context, const v1::RewindRequest* request,
                   v1::StreamInfo* reply) override {
     return core_.Run(
         context, reply, [=] { return rpc::CheckRewind(*request); },
-        [=, this] { return core_.operations->Rewind(*request); });
+        [=, this](Caller caller) { return core_.operations->Rewind(caller, *request); });
   }
   Reactor* Delete(Context* context, const v1::DeleteRequest* request,
                   v1::DeleteReply* reply) override {
     return core_.Run(
         context, reply, [=] { return rpc::CheckStreamId("stream_id", request->stream_id()); },
-        [=, this]() -> absl::StatusOr<v1::DeleteReply> {
-          absl::Status status = core_.operations->Delete(request->stream_id());
+        [=, this](Caller caller) -> absl::StatusOr<v1::DeleteReply> {
+          absl::Status status = core_.operations->Delete(caller, request->stream_id());
           if (!status.ok()) return status;
           return v1::DeleteReply();
         });
@@ -100,11 +104,11 @@ class InferenceImpl final : public InferenceBase {
                          v1::InspectMemoryReply* reply) override {
     return core_.Run(
         context, reply, [=] { return rpc::CheckStreamId("stream_id", request->stream_id()); },
-        [=, this] { return core_.operations->Inspect(*request); });
+        [=, this](Caller caller) { return core_.operations->Inspect(caller, *request); });
   }
   Reactor* DescribeModel(Context* context, const v1::DescribeModelRequest*,
                          v1::ModelInfo* reply) override {
-    return core_.Run(context, reply, NoCheck, [this] { return core_.operations->Model(); });
+    return core_.Run(context, reply, NoCheck, [this](Caller) { return core_.operations->Model(); });
   }
 
  private:
@@ -116,30 +120,33 @@ class ClusterImpl final : public v1::Cluster::CallbackService {
   explicit ClusterImpl(Core* core) : core_(*core) {}
 
   Reactor* GetMap(Context* context, const v1::GetMapRequest*, v1::PartitionMap* reply) override {
-    return core_.Run(context, reply, NoCheck, [this]() -> absl::StatusOr<v1::PartitionMap> {
+    return core_.Run(context, reply, NoCheck, [this](Caller) -> absl::StatusOr<v1::PartitionMap> {
       return core_.operations->Map();
     });
   }
   Reactor* ListWorkers(Context* context, const v1::ListWorkersRequest*,
                        v1::ListWorkersReply* reply) override {
-    return core_.Run(context, reply, NoCheck, [this]() -> absl::StatusOr<v1::ListWorkersReply> {
-      v1::ListWorkersReply workers;
-      for (v1::WorkerStatus& status : core_.workers->Statuses()) {
-        *workers.add_workers() = std::move(status);
-      }
-      return workers;
-    });
+    return core_.Run(context, reply, NoCheck,
+                     [this](Caller) -> absl::StatusOr<v1::ListWorkersReply> {
+                       v1::ListWorkersReply workers;
+                       for (v1::WorkerStatus& status : core_.workers->Statuses()) {
+                         *workers.add_workers() = std::move(status);
+                       }
+                       return workers;
+                     });
   }
   Reactor* Migrate(Context* context, const v1::MigrateRequest* request,
                    v1::MigrateReply* reply) override {
     return core_.Run(
         context, reply, [=] { return rpc::CheckStreamId("stream_id", request->stream_id()); },
-        [=, this] { return core_.operations->Migrate(*request); });
+        [=, this](Caller caller) { return core_.operations->Migrate(caller, *request); });
   }
   Reactor* DrainWorker(Context* context, const v1::DrainWorkerRequest* request,
                        v1::DrainReply* reply) override {
-    return core_.Run(context, reply, NoCheck,
-                     [=, this] { return core_.operations->Drain(*request); });
+    return core_.Run(
+        context, reply,
+        [=] { return rpc::CheckDrainDeadline("deadline_ms", request->deadline_ms()); },
+        [=, this](Caller caller) { return core_.operations->Drain(caller, *request); });
   }
 
  private:
@@ -212,6 +219,11 @@ absl::StatusOr<std::unique_ptr<GatewayService>> GatewayService::Create(
   if (options.calls_max == 0) {
     return absl::InvalidArgumentError("--calls-max: is 0, must be at least 1");
   }
+  if (options.health_every < kHealthEveryMin) {
+    return absl::InvalidArgumentError(
+        "--health-every: " + std::to_string(options.health_every.count()) +
+        " ms, must be at least " + std::to_string(kHealthEveryMin.count()));
+  }
   auto core = std::make_unique<Core>();
   auto shards = ShardClients::Create(options.map, options.shards);
   if (!shards.ok()) return shards.status();
@@ -234,6 +246,9 @@ absl::StatusOr<std::unique_ptr<GatewayService>> GatewayService::Create(
   core->world.outage_max = options.outage_max;
   core->world.shard_deadline = options.shard_deadline;
   core->pool = std::make_unique<TaskPool>(options.operator_threads, options.operator_queue_max);
+  core->workers->SetOnUnwell([calls = &core->calls](const auto& address, const auto& why) {
+    calls->WorkerUnwell(address, why);
+  });
   core->workers->Start();
   return std::unique_ptr<GatewayService>(new GatewayImpl(std::move(core)));
 }

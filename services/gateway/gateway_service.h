@@ -45,7 +45,8 @@ struct GatewayOptions {
 
 class GatewayService {
  public:
-  // INVALID_ARGUMENT: no workers, no calls, a worker named twice, a shard without a channel.
+  // INVALID_ARGUMENT: no workers, no calls, a worker named twice or asked all the time, a shard
+  // without a channel.
   static absl::StatusOr<std::unique_ptr<GatewayService>> Create(const GatewayOptions& options);
   virtual ~GatewayService() = default;
 

@@ -30,14 +30,14 @@ bool Owned(const v1::StreamInfo& info) {
 
 }  // namespace
 
-absl::StatusOr<v1::StreamInfo> Operations::Describe(const std::string& stream_id) {
+absl::StatusOr<v1::StreamInfo> Operations::Describe(Caller caller, const std::string& stream_id) {
   v1::DescribeStreamRequest request;
   request.set_stream_id(stream_id);
-  return BlockingCall(shards_.StubOf(stream_id), &ShardStub::Describe, request, deadlines_.shard,
-                      PeerName(shards_.PlaceOf(stream_id)), true);
+  return BlockingCall(caller, shards_.StubOf(stream_id), &ShardStub::Describe, request,
+                      deadlines_.shard, PeerName(shards_.PlaceOf(stream_id)), true);
 }
 
-absl::StatusOr<v1::ListReply> Operations::List(const v1::ListRequest& request) {
+absl::StatusOr<v1::ListReply> Operations::List(Caller caller, const v1::ListRequest& request) {
   const auto& places = shards_.map().shards();
   size_t index = 0;
   std::string token = request.page_token();
@@ -60,8 +60,8 @@ absl::StatusOr<v1::ListReply> Operations::List(const v1::ListRequest& request) {
     ask.set_page_token(token);
     ask.set_id_prefix(request.id_prefix());
     *ask.mutable_labels() = request.labels();
-    auto part = BlockingCall(shards_.StubOfShard(places[index].shard_id), &ShardStub::List, ask,
-                             deadlines_.shard, PeerName(places[index]), true);
+    auto part = BlockingCall(caller, shards_.StubOfShard(places[index].shard_id), &ShardStub::List,
+                             ask, deadlines_.shard, PeerName(places[index]), true);
     if (!part.ok()) return part.status();
     for (v1::StreamInfo& info : *part->mutable_streams()) *reply.add_streams() = std::move(info);
     token = part->next_page_token();
@@ -71,12 +71,12 @@ absl::StatusOr<v1::ListReply> Operations::List(const v1::ListRequest& request) {
   return reply;
 }
 
-absl::StatusOr<v1::StreamInfo> Operations::Fork(const v1::ForkRequest& request) {
+absl::StatusOr<v1::StreamInfo> Operations::Fork(Caller caller, const v1::ForkRequest& request) {
   const memory::ShardPlace& from = shards_.PlaceOf(request.stream_id());
   const memory::ShardPlace& to = shards_.PlaceOf(request.new_stream_id());
   if (from.shard_id != to.shard_id) {
-    return CopyStream(shards_.StubOf(request.stream_id()), shards_.StubOf(request.new_stream_id()),
-                      request, deadlines_.worker);
+    return CopyStream(caller, shards_.StubOf(request.stream_id()),
+                      shards_.StubOf(request.new_stream_id()), request, deadlines_.worker);
   }
   v1::ForkStreamRequest fork;
   fork.set_stream_id(request.stream_id());
@@ -84,26 +84,26 @@ absl::StatusOr<v1::StreamInfo> Operations::Fork(const v1::ForkRequest& request) 
   if (request.has_at_position()) fork.set_at_position(request.at_position());
   *fork.mutable_labels() = request.labels();
   fork.set_request_id(request.request_id().empty() ? memory::NewUid() : request.request_id());
-  return BlockingCall(shards_.StubOf(request.stream_id()), &ShardStub::Fork, fork, deadlines_.shard,
-                      PeerName(from), true);
+  return BlockingCall(caller, shards_.StubOf(request.stream_id()), &ShardStub::Fork, fork,
+                      deadlines_.shard, PeerName(from), true);
 }
 
-absl::StatusOr<v1::PrepareStreamReply> Operations::Prepare(const std::string& worker,
+absl::StatusOr<v1::PrepareStreamReply> Operations::Prepare(Caller caller, const std::string& worker,
                                                            const std::string& stream_id,
                                                            bool takeover) {
   v1::PrepareStreamRequest request;
   request.set_stream_id(stream_id);
   request.set_takeover(takeover);
-  auto reply = BlockingCall(*workers_.stub(worker), &WorkerStub::Prepare, request,
+  auto reply = BlockingCall(caller, *workers_.stub(worker), &WorkerStub::Prepare, request,
                             deadlines_.worker, "worker " + worker, false);
   const bool restarted = !takeover && absl::IsFailedPrecondition(reply.status()) &&
                          rpc::GetDetail(reply.status(), rpc::kOwnerDetail) == worker;
   // The lease is that of the worker's process before: nobody else is harmed.
-  return restarted ? Prepare(worker, stream_id, true) : std::move(reply);
+  return restarted ? Prepare(caller, worker, stream_id, true) : std::move(reply);
 }
 
-absl::StatusOr<std::string> Operations::MakeResident(const std::string& stream_id) {
-  auto info = Describe(stream_id);
+absl::StatusOr<std::string> Operations::MakeResident(Caller caller, const std::string& stream_id) {
+  auto info = Describe(caller, stream_id);
   if (!info.ok()) return info.status();
   const bool owned = Owned(*info) && workers_.Known(info->owner());
   std::string worker = info->owner();
@@ -113,25 +113,26 @@ absl::StatusOr<std::string> Operations::MakeResident(const std::string& stream_i
     if (!picked.has_value()) return absl::UnavailableError("no worker answers");
     worker = *picked;
     // An owner that does not answer is overruled; the epoch fences it.
-    auto prepared = Prepare(worker, stream_id, owned);
+    auto prepared = Prepare(caller, worker, stream_id, owned);
     if (!prepared.ok()) return prepared.status();
   }
   return worker;
 }
 
-absl::StatusOr<v1::SnapshotInfo> Operations::Snapshot(const v1::SnapshotRequest& request) {
-  auto worker = MakeResident(request.stream_id());
+absl::StatusOr<v1::SnapshotInfo> Operations::Snapshot(Caller caller,
+                                                      const v1::SnapshotRequest& request) {
+  auto worker = MakeResident(caller, request.stream_id());
   if (!worker.ok()) return worker.status();
   v1::WorkerSnapshotRequest ask;
   ask.set_stream_id(request.stream_id());
   ask.set_name(request.name());
   const auto call = [&] {
-    return BlockingCall(*workers_.stub(*worker), &WorkerStub::Snapshot, ask, deadlines_.worker,
-                        "worker " + *worker, false);
+    return BlockingCall(caller, *workers_.stub(*worker), &WorkerStub::Snapshot, ask,
+                        deadlines_.worker, "worker " + *worker, false);
   };
   auto info = call();
   if (absl::IsNotFound(info.status())) {  // released between the two calls, or never resident
-    if (auto prepared = Prepare(*worker, request.stream_id(), false); !prepared.ok()) {
+    if (auto prepared = Prepare(caller, *worker, request.stream_id(), false); !prepared.ok()) {
       return prepared.status();
     }
     info = call();
@@ -140,16 +141,16 @@ absl::StatusOr<v1::SnapshotInfo> Operations::Snapshot(const v1::SnapshotRequest&
 }
 
 absl::StatusOr<v1::InspectMemoryReply> Operations::Inspect(
-    const v1::InspectMemoryRequest& request) {
-  auto worker = MakeResident(request.stream_id());
+    Caller caller, const v1::InspectMemoryRequest& request) {
+  auto worker = MakeResident(caller, request.stream_id());
   if (!worker.ok()) return worker.status();
   const auto call = [&] {
-    return BlockingCall(*workers_.stub(*worker), &WorkerStub::InspectMemory, request,
+    return BlockingCall(caller, *workers_.stub(*worker), &WorkerStub::InspectMemory, request,
                         deadlines_.worker, "worker " + *worker, true);
   };
   auto reply = call();
   if (absl::IsNotFound(reply.status())) {
-    if (auto prepared = Prepare(*worker, request.stream_id(), false); !prepared.ok()) {
+    if (auto prepared = Prepare(caller, *worker, request.stream_id(), false); !prepared.ok()) {
       return prepared.status();
     }
     reply = call();
@@ -157,12 +158,13 @@ absl::StatusOr<v1::InspectMemoryReply> Operations::Inspect(
   return reply;
 }
 
-void Operations::ReleaseAtOwner(const v1::StreamInfo& info, const std::string& target) {
+void Operations::ReleaseAtOwner(Caller caller, const v1::StreamInfo& info,
+                                const std::string& target) {
   if (!Owned(info) || !workers_.Known(info.owner())) return;
   v1::ReleaseStreamRequest release;
   release.set_stream_id(info.stream_id());
   release.set_target(target);
-  auto reply = BlockingCall(*workers_.stub(info.owner()), &WorkerStub::Release, release,
+  auto reply = BlockingCall(caller, *workers_.stub(info.owner()), &WorkerStub::Release, release,
                             deadlines_.worker, "worker " + info.owner(), false);
   if (!reply.ok() && !absl::IsNotFound(reply.status())) {
     rpc::LogWarn(
@@ -171,15 +173,15 @@ void Operations::ReleaseAtOwner(const v1::StreamInfo& info, const std::string& t
   }
 }
 
-absl::StatusOr<v1::StreamInfo> Operations::Rewind(const v1::RewindRequest& request) {
-  auto info = Describe(request.stream_id());
+absl::StatusOr<v1::StreamInfo> Operations::Rewind(Caller caller, const v1::RewindRequest& request) {
+  auto info = Describe(caller, request.stream_id());
   if (!info.ok()) return info.status();
   // A retry of what is done already must not take the stream from its owner.
   const auto& rewinds = info->rewinds();
   const bool done = std::any_of(rewinds.begin(), rewinds.end(), [&](const v1::RewindInfo& one) {
     return !request.request_id().empty() && one.request_id() == request.request_id();
   });
-  if (!done) ReleaseAtOwner(*info, "");
+  if (!done) ReleaseAtOwner(caller, *info, "");
   v1::RewindStreamRequest rewind;
   rewind.set_stream_id(request.stream_id());
   // Ours when the client gives none: the call below may be repeated.
@@ -189,21 +191,21 @@ absl::StatusOr<v1::StreamInfo> Operations::Rewind(const v1::RewindRequest& reque
   } else {
     rewind.set_snapshot_name(request.snapshot_name());
   }
-  return BlockingCall(shards_.StubOf(request.stream_id()), &ShardStub::Rewind, rewind,
+  return BlockingCall(caller, shards_.StubOf(request.stream_id()), &ShardStub::Rewind, rewind,
                       deadlines_.shard, PeerName(shards_.PlaceOf(request.stream_id())), true);
 }
 
-absl::Status Operations::Delete(const std::string& stream_id) {
-  auto info = Describe(stream_id);
+absl::Status Operations::Delete(Caller caller, const std::string& stream_id) {
+  auto info = Describe(caller, stream_id);
   if (!info.ok()) return info.status();
   // The record goes first: a worker that held the stream is told by its next write at the latest.
   v1::DeleteStreamRequest request;
   request.set_stream_id(stream_id);
   request.set_stream_uid(info->stream_uid());
-  auto reply = BlockingCall(shards_.StubOf(stream_id), &ShardStub::Delete, request,
+  auto reply = BlockingCall(caller, shards_.StubOf(stream_id), &ShardStub::Delete, request,
                             deadlines_.shard, PeerName(shards_.PlaceOf(stream_id)), false);
   if (!reply.ok()) return reply.status();
-  ReleaseAtOwner(*info, "");
+  ReleaseAtOwner(caller, *info, "");
   return absl::OkStatus();
 }
 
@@ -222,9 +224,10 @@ absl::Status Operations::CheckWorker(const std::string& field, const std::string
                                     known + ")");
 }
 
-absl::StatusOr<v1::MigrateReply> Operations::Migrate(const v1::MigrateRequest& request) {
+absl::StatusOr<v1::MigrateReply> Operations::Migrate(Caller caller,
+                                                     const v1::MigrateRequest& request) {
   const auto start = std::chrono::steady_clock::now();
-  auto info = Describe(request.stream_id());
+  auto info = Describe(caller, request.stream_id());
   if (!info.ok()) return info.status();
   const std::string source = Owned(*info) ? info->owner() : "";
   std::string target = request.target();
@@ -245,9 +248,9 @@ absl::StatusOr<v1::MigrateReply> Operations::Migrate(const v1::MigrateRequest& r
   reply.set_target(target);
   reply.set_position(info->committed_position());
   if (source == target) return reply;
-  ReleaseAtOwner(*info, target);
+  ReleaseAtOwner(caller, *info, target);
   const bool source_dead = !source.empty() && !workers_.Usable(source);
-  auto prepared = Prepare(target, request.stream_id(), source_dead);
+  auto prepared = Prepare(caller, target, request.stream_id(), source_dead);
   if (!prepared.ok()) {
     return rpc::Annotate(prepared.status(), "target " + target + " could not take the stream");
   }
@@ -259,12 +262,13 @@ absl::StatusOr<v1::MigrateReply> Operations::Migrate(const v1::MigrateRequest& r
   return reply;
 }
 
-absl::StatusOr<v1::DrainReply> Operations::Drain(const v1::DrainWorkerRequest& request) {
+absl::StatusOr<v1::DrainReply> Operations::Drain(Caller caller,
+                                                 const v1::DrainWorkerRequest& request) {
   if (absl::Status status = CheckWorker("address", request.address()); !status.ok()) return status;
   v1::DrainRequest drain;
   drain.set_deadline_ms(request.deadline_ms() > 0 ? request.deadline_ms() : 30000);
   const auto within = std::chrono::milliseconds(drain.deadline_ms()) + std::chrono::seconds(5);
-  return BlockingCall(*workers_.stub(request.address()), &WorkerStub::Drain, drain, within,
+  return BlockingCall(caller, *workers_.stub(request.address()), &WorkerStub::Drain, drain, within,
                       "worker " + request.address(), false);
 }
 

@@ -119,6 +119,7 @@ absl::Status Session::OnOpened(v1::ServeReply reply, std::vector<v1::StreamReply
     opened_ = true;
     end_ = position;
     delivered_ = open().has_after_position() ? open().after_position() : position;
+    replay_end_ = open().has_after_position() ? position : 0;
     *out.mutable_opened() = std::move(*reply.mutable_opened());
   } else {
     if (position < delivered_) {
@@ -157,8 +158,11 @@ absl::Status Session::OnTokens(v1::ServeReply reply, std::vector<v1::StreamReply
   }
   if (count == 0 && op != nullptr && std::exchange(op->flushed, true)) return absl::OkStatus();
   const bool from_client = tokens.author() == v1::TOKEN_AUTHOR_CLIENT;
-  if (reattached_ && from_client) return absl::OkStatus();  // the client's own, not asked for
-  if (op == nullptr && reattached_) op = FirstGenerate();
+  // What this call wrote comes back in a replay after a reattachment: its own appends are no news,
+  // its generation goes on. What was there before is news, if it was asked for.
+  const bool own = reattached_ && position >= replay_end_;
+  if (own && from_client) return absl::OkStatus();
+  if (own && op == nullptr) op = FirstGenerate();
   v1::StreamReply& out = replies->emplace_back();
   if (!from_client) counts_->tokens_delivered += static_cast<uint64_t>(count);
   if (op != nullptr) {

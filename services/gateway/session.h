@@ -82,7 +82,8 @@ class Session {
   bool reattached_ = false;
   std::string worker_;
   uint64_t delivered_ = 0;
-  uint64_t end_ = 0;  // position after the last operation that is done
+  uint64_t end_ = 0;         // position after the last operation that is done
+  uint64_t replay_end_ = 0;  // below it the client asked for the log, by after_position
 };
 
 }  // namespace lola::gateway

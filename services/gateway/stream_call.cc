@@ -271,6 +271,15 @@ void CallRegistry::Abandon(const absl::Status& status) {
   for (const auto& call : calls) call->Abandon(status);
 }
 
+void CallRegistry::WorkerUnwell(const std::string& worker, const absl::Status& why) {
+  std::set<std::shared_ptr<Attachment>> calls;
+  {
+    std::lock_guard lock(mu_);
+    calls = calls_;
+  }
+  for (const auto& call : calls) call->OnWorkerUnwell(worker, why);
+}
+
 size_t CallRegistry::size() const {
   std::lock_guard lock(mu_);
   return calls_.size();

@@ -23,6 +23,7 @@ class CallRegistry {
   // Calls without a running operation end at once, others when it is done.
   void Drain();
   void Abandon(const absl::Status& status);
+  void WorkerUnwell(const std::string& worker, const absl::Status& why);
   size_t size() const;
 
  private:

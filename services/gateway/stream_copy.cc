@@ -24,6 +24,7 @@ constexpr std::chrono::milliseconds kRenewEvery{3000};
 
 // State of one copy.
 struct Copy {
+  Caller caller;
   Stub& source;
   Stub& target;
   TimePoint deadline;
@@ -43,7 +44,7 @@ struct Copy {
                             grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
                                                          Reply*),
                             const Request& request, bool retry = true) const {
-    return BlockingCall(stub, method, request, Left(), "copy to another shard", retry);
+    return BlockingCall(caller, stub, method, request, Left(), "copy to another shard", retry);
   }
 };
 
@@ -138,20 +139,20 @@ absl::Status Flush(Copy& copy, v1::AppendBatchRequest* batch) {
 
 absl::Status CopyTokens(Copy& copy) {
   if (copy.end == 0) return absl::OkStatus();
-  grpc::ClientContext context;
-  context.set_deadline(copy.deadline);
+  const auto context = ContextFor(copy.caller);
+  context->set_deadline(copy.deadline);
   v1::ReadTokensRequest read;
   read.set_stream_id(copy.parent.stream_id());
   read.set_from(0);
   read.set_to(copy.end);
-  auto reader = copy.source.ReadTokens(&context, read);
+  auto reader = copy.source.ReadTokens(context.get(), read);
   v1::AppendBatchRequest batch;
   v1::TokenRun run;
   int gathered = 0;
   uint64_t next = 0;
   while (reader->Read(&run)) {
     if (run.position() != next) {
-      context.TryCancel();
+      context->TryCancel();
       return absl::DataLossError("log of '" + copy.parent.stream_id() + "' continues at " +
                                  std::to_string(run.position()) + ", expected " +
                                  std::to_string(next));
@@ -165,7 +166,7 @@ absl::Status CopyTokens(Copy& copy) {
     absl::Status status = Flush(copy, &batch);
     if (status.ok()) status = KeepLease(copy);
     if (!status.ok()) {
-      context.TryCancel();
+      context->TryCancel();
       return status;
     }
   }
@@ -177,15 +178,15 @@ absl::Status CopyTokens(Copy& copy) {
 }
 
 absl::Status CopySnapshot(Copy& copy, const v1::SnapshotInfo& snapshot) {
-  grpc::ClientContext get_context, put_context;
-  get_context.set_deadline(copy.deadline);
-  put_context.set_deadline(copy.deadline);
+  const auto get_context = ContextFor(copy.caller), put_context = ContextFor(copy.caller);
+  get_context->set_deadline(copy.deadline);
+  put_context->set_deadline(copy.deadline);
   v1::GetSnapshotRequest get;
   get.set_stream_id(copy.parent.stream_id());
   get.set_blob_id(snapshot.blob_id());
-  auto reader = copy.source.GetSnapshot(&get_context, get);
+  auto reader = copy.source.GetSnapshot(get_context.get(), get);
   v1::SnapshotInfo stored;
-  auto writer = copy.target.PutSnapshot(&put_context, &stored);
+  auto writer = copy.target.PutSnapshot(put_context.get(), &stored);
   v1::PutSnapshotRequest part;
   part.mutable_header()->set_stream_id(copy.child);
   part.mutable_header()->set_epoch(copy.epoch);
@@ -200,10 +201,10 @@ absl::Status CopySnapshot(Copy& copy, const v1::SnapshotInfo& snapshot) {
     part.set_data(std::move(*chunk.mutable_data()));
     writable = writer->Write(part) && KeepLease(copy).ok();
   }
-  if (!writable) get_context.TryCancel();
+  if (!writable) get_context->TryCancel();
   const absl::Status read = rpc::FromGrpc(reader->Finish());
   if (writable && !read.ok()) {
-    put_context.TryCancel();
+    put_context->TryCancel();
     writer->Finish();
     return read;
   }
@@ -237,8 +238,9 @@ absl::Status ReleaseChild(const Copy& copy, bool finished) {
   release.set_epoch(copy.epoch);
   release.set_finished(finished);
   if (finished) return copy.Ask(copy.target, &Stub::Release, release).status();
-  // Also when the time for the copy is up.
-  return BlockingCall(copy.target, &Stub::Release, release, kRenewEvery, "copy", false).status();
+  // Also when the time for the copy is up, or its caller has gone.
+  return BlockingCall(nullptr, copy.target, &Stub::Release, release, kRenewEvery, "copy", false)
+      .status();
 }
 
 // Creates the child and fills it, or takes up where an earlier attempt left off.
@@ -259,10 +261,10 @@ absl::Status MakeChild(Copy& copy, const v1::ForkRequest& request) {
 
 }  // namespace
 
-absl::StatusOr<v1::StreamInfo> CopyStream(Stub& source, Stub& target,
+absl::StatusOr<v1::StreamInfo> CopyStream(Caller caller, Stub& source, Stub& target,
                                           const v1::ForkRequest& request,
                                           std::chrono::milliseconds within) {
-  Copy copy{source, target, std::chrono::system_clock::now() + within};
+  Copy copy{caller, source, target, std::chrono::system_clock::now() + within};
   copy.child = request.new_stream_id();
   copy.request_id = request.request_id();
   if (!copy.request_id.empty()) {

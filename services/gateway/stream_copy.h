@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "lola/v1/inference.pb.h"
 #include "lola/v1/memory.grpc.pb.h"
+#include "services/gateway/blocking_call.h"
 
 namespace lola::gateway {
 
@@ -17,8 +18,8 @@ namespace lola::gateway {
 // id is made of the parent's uid and the position. Cost: the length of the log up to the position.
 // Errors: NOT_FOUND, OUT_OF_RANGE, ALREADY_EXISTS as for a fork within a shard; ABORTED when a
 // second attempt took over.
-absl::StatusOr<v1::StreamInfo> CopyStream(v1::Memory::Stub& source, v1::Memory::Stub& target,
-                                          const v1::ForkRequest& request,
+absl::StatusOr<v1::StreamInfo> CopyStream(Caller caller, v1::Memory::Stub& source,
+                                          v1::Memory::Stub& target, const v1::ForkRequest& request,
                                           std::chrono::milliseconds within);
 
 }  // namespace lola::gateway

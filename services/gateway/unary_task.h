@@ -12,8 +12,9 @@
 
 namespace lola::gateway {
 
-// `check` runs in the callback and must not block; `work` returns absl::StatusOr<Reply>, runs on
-// the pool. `request` and `reply` live until the reactor finishes.
+// `check` runs in the callback and must not block; `work(context)` returns absl::StatusOr<Reply>,
+// runs on the pool, unless the caller has gone while it waited there. `request` and `reply` live
+// until the reactor finishes.
 template <typename Reply, typename Check, typename Work>
 grpc::ServerUnaryReactor* RunUnary(grpc::CallbackServerContext* context, TaskPool& pool,
                                    GatewayCounts& counts, Reply* reply, Check check, Work work) {
@@ -22,7 +23,8 @@ grpc::ServerUnaryReactor* RunUnary(grpc::CallbackServerContext* context, TaskPoo
   absl::Status status = check();
   if (status.ok()) {
     const bool queued = pool.Submit([=, &counts]() mutable {
-      auto result = work();
+      decltype(work(context)) result = absl::CancelledError("the caller went away");
+      if (!context->IsCancelled()) result = work(context);
       if (result.ok()) {
         *reply = *std::move(result);
       } else {

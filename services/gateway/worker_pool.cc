@@ -21,7 +21,8 @@ uint64_t Weight(std::string_view stream_id, const std::string& address) {
   return XXH64(stream_id.data(), stream_id.size(), XXH64(address.data(), address.size(), 0));
 }
 
-constexpr char kNotAsked[] = "not asked yet";
+// A busy worker is late now and then. Its streams must not be taken from it for that.
+constexpr int kLateMax = 2;
 
 }  // namespace
 
@@ -32,7 +33,7 @@ WorkerPool::WorkerPool(std::vector<WorkerEndpoint> workers, std::chrono::millise
     Worker& worker = workers_[endpoint.address];
     worker.stub = v1::Worker::NewStub(endpoint.channel);
     worker.status.set_address(endpoint.address);
-    worker.status.set_problem(kNotAsked);
+    worker.status.set_problem("not asked yet");
   }
 }
 
@@ -91,35 +92,52 @@ void WorkerPool::Poll() {
     answered.wait(lock, [&] { return waiting == 0; });
   }
   size_t index = 0;
-  bool model_known = Model().has_value();
   for (auto& [address, worker] : workers_) {
     Question& question = *questions[index++];
-    const bool healthy = question.status.ok();
-    const std::string problem = healthy ? "" : question.status.error_message() + hint_;
-    bool changed;
-    {
-      std::lock_guard lock(mu_);
-      changed = worker.status.healthy() != healthy || worker.status.problem() == kNotAsked;
-      worker.status.set_healthy(healthy);
-      worker.status.set_problem(problem);
-      if (healthy) *worker.status.mutable_info() = std::move(question.info);
-    }
-    if (changed) {
-      rpc::LogInfo(healthy ? "worker answers" : "worker does not answer",
+    const bool well = question.status.ok();
+    const std::string problem = well ? "" : question.status.error_message() + hint_;
+    if (Note(worker, question.status, problem, std::move(question.info))) {
+      rpc::LogInfo(well ? "worker answers" : "worker does not answer",
                    {{"worker", address}, {"problem", problem}});
-    }
-    if (healthy && !model_known) {
-      AskModel(worker);
-      model_known = Model().has_value();
+      // Not for answers that are late: a busy worker goes on.
+      const bool says_so = question.status.error_code() == grpc::StatusCode::UNAVAILABLE;
+      if (says_so && on_unwell_) on_unwell_(address, rpc::FromGrpc(question.status));
     }
   }
+  KeepModel();
 }
 
-void WorkerPool::AskModel(Worker& worker) {
+// True when it is news.
+bool WorkerPool::Note(Worker& worker, const grpc::Status& status, const std::string& problem,
+                      v1::WorkerInfo info) {
+  std::lock_guard lock(mu_);
+  const bool late = status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
+  worker.late = late ? worker.late + 1 : 0;
+  if (late && worker.asked && worker.late < kLateMax) return false;
+  const bool news = worker.status.healthy() != status.ok() || !worker.asked;
+  worker.asked = true;
+  worker.status.set_healthy(status.ok());
+  worker.status.set_problem(problem);
+  if (status.ok()) *worker.status.mutable_info() = std::move(info);
+  return news;
+}
+
+// Asks for the model when it is not known, or other than what the workers serve by now.
+void WorkerPool::KeepModel() {
+  v1::Worker::Stub* stub = nullptr;
+  {
+    std::lock_guard lock(mu_);
+    for (const auto& [address, worker] : workers_) {
+      if (!worker.status.healthy()) continue;
+      if (model_ && worker.status.info().model_fingerprint() == model_->fingerprint()) return;
+      if (stub == nullptr) stub = worker.stub.get();
+    }
+  }
+  if (stub == nullptr) return;
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kAnswerWithin);
   v1::ModelInfo info;
-  if (!worker.stub->DescribeModel(&context, {}, &info).ok()) return;
+  if (!stub->DescribeModel(&context, {}, &info).ok()) return;
   std::lock_guard lock(mu_);
   model_ = std::move(info);
 }
@@ -134,6 +152,15 @@ bool WorkerPool::Usable(const std::string& address) const {
   const auto found = workers_.find(address);
   return found != workers_.end() && found->second.status.healthy() &&
          !found->second.status.info().draining();
+}
+
+bool WorkerPool::WorthAsking(const std::string& address) const {
+  {
+    std::lock_guard lock(mu_);
+    const auto found = workers_.find(address);
+    if (found != workers_.end() && !found->second.asked) return true;
+  }
+  return Usable(address);
 }
 
 std::optional<std::string> WorkerPool::Pick(std::string_view stream_id,
@@ -156,6 +183,7 @@ void WorkerPool::ReportFailure(const std::string& address, const absl::Status& s
   std::lock_guard lock(mu_);
   const auto found = workers_.find(address);
   if (found == workers_.end()) return;
+  found->second.asked = true;
   found->second.status.set_healthy(false);
   found->second.status.set_problem(std::string(status.message()) + hint_);
 }

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -14,6 +15,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -35,6 +37,11 @@ class WorkerPool {
              std::string hint = "");
   ~WorkerPool();
 
+  // Called from the pool's thread, without its lock, when a worker that was well says that it is
+  // not any more. Before Start.
+  using OnUnwell = std::function<void(const std::string& address, const absl::Status& why)>;
+  void SetOnUnwell(OnUnwell on_unwell) { on_unwell_ = std::move(on_unwell); }
+
   // One round of questions, then one every `poll_every` on a thread of the pool's own.
   void Start();
   void Stop();
@@ -44,6 +51,8 @@ class WorkerPool {
   bool Known(const std::string& address) const { return stub(address) != nullptr; }
   // Answers and is not draining, as far as known.
   bool Usable(const std::string& address) const;
+  // The same, or nothing is known yet: a gateway that has just started overrules nobody.
+  bool WorthAsking(const std::string& address) const;
   // The healthy worker with the highest hash for this stream that is not in `except`; when none is
   // healthy, nullopt.
   std::optional<std::string> Pick(std::string_view stream_id,
@@ -51,7 +60,8 @@ class WorkerPool {
   void ReportFailure(const std::string& address, const absl::Status& status);
 
   std::vector<v1::WorkerStatus> Statuses() const;
-  // What the workers serve, from the first that told; nullopt before.
+  // What the workers serve, from the first that told, and again when nobody serves that any more;
+  // nullopt before.
   std::optional<v1::ModelInfo> Model() const;
   uint32_t Vocabulary() const;  // 0 = not known yet
   size_t size() const { return workers_.size(); }
@@ -61,14 +71,19 @@ class WorkerPool {
   struct Worker {
     std::unique_ptr<v1::Worker::Stub> stub;
     v1::WorkerStatus status;
+    bool asked = false;  // `status` says something
+    int late = 0;        // answers in a row that did not come in time
   };
 
   void Loop();
   void Poll();
-  void AskModel(Worker& worker);
+  bool Note(Worker& worker, const grpc::Status& status, const std::string& problem,
+            v1::WorkerInfo info);
+  void KeepModel();
 
   const std::chrono::milliseconds poll_every_;
   const std::string hint_;
+  OnUnwell on_unwell_;  // constant after Start
   mutable std::mutex mu_;
   std::condition_variable wake_;
   bool stopping_ = false;                  // guarded by mu_

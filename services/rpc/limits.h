@@ -27,6 +27,8 @@ inline constexpr uint32_t kGenerateTokensMax = 1u << 20;
 inline constexpr size_t kStopStringsMax = 16;
 inline constexpr size_t kStopStringBytesMax = 256;
 
+inline constexpr int64_t kDrainDeadlineMsMax = int64_t{24} * 3'600'000;
+
 using memory::kListPageDefault;
 using memory::kListPageMax;
 

@@ -175,6 +175,12 @@ absl::Status CheckGenerateRequest(const v1::GenerateRequest& request, uint32_t v
   return status;
 }
 
+absl::Status CheckDrainDeadline(std::string_view field, int64_t deadline_ms) {
+  if (deadline_ms >= 0 && deadline_ms <= kDrainDeadlineMsMax) return absl::OkStatus();
+  return Bad(field, std::to_string(deadline_ms) + " is outside [0, " +
+                        std::to_string(kDrainDeadlineMsMax) + "]");
+}
+
 absl::Status CheckFork(const v1::ForkRequest& request) {
   absl::Status status = CheckStreamId("stream_id", request.stream_id());
   if (!status.ok()) return status;

@@ -39,6 +39,8 @@ absl::Status CheckGenerate(const v1::GenerateOp& generate);
 absl::Status CheckRequest(const v1::StreamRequest& request, bool first, uint32_t vocab);
 absl::Status CheckGenerateRequest(const v1::GenerateRequest& request, uint32_t vocab);
 
+// 0: the server's default.
+absl::Status CheckDrainDeadline(std::string_view field, int64_t deadline_ms);
 absl::Status CheckFork(const v1::ForkRequest& request);
 absl::Status CheckList(const v1::ListRequest& request);
 absl::Status CheckSnapshot(const v1::SnapshotRequest& request);

@@ -21,7 +21,10 @@ absl::Status FromGrpc(const grpc::Status& status);
 
 // A named fact beside the message that programs may act on, such as kOwnerDetail. Keys are
 // [a-z0-9_.]+, values hold no line feed; others are dropped. Ignored on an OK status.
-inline constexpr char kOwnerDetail[] = "owner";                  // who owns the stream now
+inline constexpr char kOwnerDetail[] = "owner";  // who owns the stream now
+// With UNAVAILABLE at the end of a stream's call: the worker that answered so. Without it nobody
+// did.
+inline constexpr char kSpeakerDetail[] = "speaker";
 inline constexpr char kRetryAfterMsDetail[] = "retry_after_ms";  // with RESOURCE_EXHAUSTED
 void SetDetail(absl::Status& status, std::string_view key, std::string_view value);
 std::optional<std::string> GetDetail(const absl::Status& status, std::string_view key);

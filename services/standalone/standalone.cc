@@ -2,6 +2,8 @@
 
 #include <grpcpp/channel.h>
 
+#include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <system_error>
@@ -115,9 +117,9 @@ struct Standalone::Impl {
       }
       auto service = worker::WorkerService::Create(own, served);
       if (!service.ok()) return service.status();
+      (*service)->SetAddress(WorkerAddress(i));
       auto server = rpc::Server::StartInProcess({(*service)->service()});
       if (!server.ok()) return server.status();
-      (*service)->SetAddress(WorkerAddress(i));
       (*server)->SetServing(true);
       workers.push_back({*std::move(service), *std::move(server)});
     }
@@ -184,13 +186,17 @@ void Standalone::WriteSeries(metrics::Page& page) const {
 void Standalone::Drain(std::chrono::milliseconds deadline) {
   const auto end = std::chrono::steady_clock::now() + deadline;
   impl_->gateway->Drain(deadline / 2);
-  uint32_t released = 0;
+  const auto left =
+      std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+  // All at once: each has its snapshots to write.
+  std::atomic<uint32_t> released{0};
+  std::vector<std::thread> drains;
   for (Impl::Worker& worker : impl_->workers) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
-        end - std::chrono::steady_clock::now());
-    released += worker.service->Drain(std::max(left, std::chrono::milliseconds(100)));
+    drains.emplace_back(
+        [&] { released += worker.service->Drain(std::max(left, std::chrono::milliseconds(100))); });
   }
-  rpc::LogInfo("drained", {{"streams", released}});
+  for (std::thread& drain : drains) drain.join();
+  rpc::LogInfo("drained", {{"streams", released.load()}});
 }
 
 }  // namespace lola::standalone

@@ -270,6 +270,14 @@ absl::StatusOr<engine::GenerateOp> GenerateFromProto(const v1::WorkerOp& message
   return op;
 }
 
+absl::Status CheckFits(const v1::InspectMemoryReply& reply) {
+  const size_t bytes = reply.ByteSizeLong();
+  if (bytes <= rpc::kMessageBytesMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("layer, head: ", reply.heads_size(), " heads make an answer of ", bytes,
+                   " bytes, at most ", rpc::kMessageBytesMax, "; ask for one layer, or one head"));
+}
+
 v1::TokenOutput ToProto(engine::TokensEvent event) {
   v1::TokenOutput message;
   message.set_position(event.position);

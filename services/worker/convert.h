@@ -39,6 +39,8 @@ absl::StatusOr<engine::AppendOp> AppendFromProto(const v1::WorkerOp& message,
                                                  const engine::Tokenizer& tokenizer);
 absl::StatusOr<engine::GenerateOp> GenerateFromProto(const v1::WorkerOp& message);
 
+// INVALID_ARGUMENT that says what to ask for instead, when the answer is larger than a message.
+absl::Status CheckFits(const v1::InspectMemoryReply& reply);
 v1::TokenOutput ToProto(engine::TokensEvent event);
 v1::OpDone ToProto(const engine::DoneEvent& event);
 // `instruction_class`: the runner's.

@@ -46,8 +46,8 @@ absl::Status Connect(const Flags& flags, lola::worker::WorkerOptions& options) {
   for (const std::string& address : flags.worker.stages) {
     auto channel = lola::rpc::MakeChannel(address, flags.peers);
     if (!channel.ok()) return lola::rpc::Annotate(channel.status(), "--stages");
-    options.stages.push_back(
-        {address, *std::move(channel), lola::rpc::UnreachableHint(flags.peers)});
+    options.stages.push_back({address, *std::move(channel), lola::rpc::UnreachableHint(flags.peers),
+                              flags.worker.stage_deadline});
   }
   if (flags.map.empty()) return absl::InvalidArgumentError("--map: is required");
   auto map = lola::memory::PartitionMap::LoadFile(flags.map);
@@ -85,6 +85,8 @@ int main(int argc, char** argv) {
   if (!served.ok()) return lola::rpc::ReportFatal(kProgram, served.status());
   auto worker = lola::worker::WorkerService::Create(options, *served);
   if (!worker.ok()) return lola::rpc::ReportFatal(kProgram, worker.status());
+  // Known before anybody can ask; Serve says it once more, with the port where that was 0.
+  (*worker)->SetAddress(options.front);
   return lola::metrics::Serve({
       .program = kProgram,
       .server = flags.server,

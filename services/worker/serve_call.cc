@@ -73,7 +73,11 @@ void ServeSink::OnReleased(std::string target) {
 }
 
 void ServeSink::OnError(absl::Status status) {
-  Finish(WithHint(std::move(status), worker_->engine().options()), /*now=*/false);
+  status = WithHint(std::move(status), worker_->engine().options());
+  if (absl::IsUnavailable(status)) {
+    rpc::SetDetail(status, rpc::kSpeakerDetail, worker_->address());
+  }
+  Finish(status, /*now=*/false);
 }
 
 bool ServeSink::Writable() const {

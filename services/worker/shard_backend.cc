@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -101,14 +102,16 @@ class GrpcShardBackend final : public ShardBackend {
       v1::RenewRequest message;
       message.set_worker_instance(options_.instance);
       message.set_lease_ms(options_.lease.count());
-      Call<v1::RenewReply>(shard, std::move(message), &Async::Renew,
-                           [round, done](absl::Status status, v1::RenewReply&) {
-                             std::unique_lock lock(round->mu);
-                             if (!status.ok()) round->first_failure.Update(status);
-                             const bool last = --round->open == 0;
-                             lock.unlock();
-                             if (last) done(round->first_failure);
-                           });
+      Call<v1::RenewReply>(
+          shard, std::move(message), &Async::Renew,
+          [round, done](absl::Status status, v1::RenewReply&) {
+            std::unique_lock lock(round->mu);
+            if (!status.ok()) round->first_failure.Update(status);
+            const bool last = --round->open == 0;
+            lock.unlock();
+            if (last) done(round->first_failure);
+          },
+          std::min(options_.deadline, options_.lease));
     }
   }
 
@@ -184,10 +187,12 @@ class GrpcShardBackend final : public ShardBackend {
   }
 
   template <typename Reply, typename Request, typename Done>
-  void Call(size_t shard, Request request, Method<Request, Reply> method, Done done) {
+  void Call(size_t shard, Request request, Method<Request, Reply> method, Done done,
+            std::optional<std::chrono::milliseconds> within = std::nullopt) {
     auto* call = new UnaryCall<Request, Reply>();
     call->request = std::move(request);
-    call->context.set_deadline(std::chrono::system_clock::now() + options_.deadline);
+    call->context.set_deadline(std::chrono::system_clock::now() +
+                               within.value_or(options_.deadline));
     Async& async = *stubs_[shard]->async();
     (async.*method)(&call->context, &call->request, &call->reply,
                     [call, done = std::move(done)](const grpc::Status& status) {

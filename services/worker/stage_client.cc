@@ -3,6 +3,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <thread>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "services/worker/load_sender.h"
 #include "services/worker/stage_client_session.h"
 #include "services/worker/stage_messages.h"
+#include "services/worker/stage_news.h"
 
 namespace lola::worker {
 namespace {
@@ -21,7 +23,6 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr milliseconds kPauseFirst{50}, kPauseMax{1'000};
-constexpr milliseconds kSayAgain{10'000};  // that a stage is still away
 constexpr milliseconds kAskDeadline{2'000};
 constexpr milliseconds kConnectPiece{200};
 
@@ -35,26 +36,6 @@ bool IsMore(const v1::StageReply& reply) {
   return reply.event_case() == v1::StageReply::EVENT_NOT_SET;
 }
 
-// Says in the log how a stage does: each news once, and now and then that nothing changed.
-class News {
- public:
-  explicit News(std::string address) : address_(std::move(address)) {}
-  void Away(const absl::Status& status) {
-    const Clock::time_point now = Clock::now();
-    const std::string text = status.ToString();
-    if (text == said_ && now - at_ < kSayAgain) return;
-    said_ = text;
-    at_ = now;
-    rpc::LogWarn("stage is away, trying again", {{"stage", address_}, {"status", status}});
-  }
-  void Joined() { said_.clear(); }
-
- private:
-  const std::string address_;
-  std::string said_;
-  Clock::time_point at_;
-};
-
 class GrpcStageLink final : public engine::StageLink {
  public:
   GrpcStageLink(const StageEndpoint& endpoint, std::shared_ptr<StageLinkCounters> counters,
@@ -64,8 +45,10 @@ class GrpcStageLink final : public engine::StageLink {
         layers_(counters_->Now().layers),
         class_(counters_->Now().instruction_class),
         samples_(samples),
+        answer_within_(endpoint.answer_within),
         channel_(endpoint.channel),
         stub_(v1::Stage::NewStub(channel_)),
+        watch_([this] { Watch(); }),
         thread_([this] { Loop(); }) {}
 
   ~GrpcStageLink() override {
@@ -76,6 +59,7 @@ class GrpcStageLink final : public engine::StageLink {
     }
     changed_.notify_all();
     thread_.join();
+    watch_.join();
   }
 
   std::string name() const override { return name_; }
@@ -113,7 +97,22 @@ class GrpcStageLink final : public engine::StageLink {
   absl::Status CountCached(std::span<const size_t> slots, std::span<uint64_t> cached) override;
 
  private:
+  // The scheduler waits for the stage while one of these lives.
+  class Waiting {
+   public:
+    explicit Waiting(GrpcStageLink& link) : link_(link) {
+      link_.waiting_since_ = Clock::now().time_since_epoch().count();
+    }
+    ~Waiting() { link_.waiting_since_ = 0; }
+    Waiting(const Waiting&) = delete;
+    Waiting& operator=(const Waiting&) = delete;
+
+   private:
+    GrpcStageLink& link_;
+  };
+
   void Loop();
+  void Watch();
   absl::Status Serve(StageClientSession& session, const engine::StageTerms& terms, bool* opened);
   // The open session, or what is the matter.
   absl::StatusOr<std::shared_ptr<StageClientSession>> Session() const;
@@ -129,10 +128,12 @@ class GrpcStageLink final : public engine::StageLink {
   const engine::LayerRange layers_;
   const std::string class_;
   const bool samples_;
+  const milliseconds answer_within_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::Stage::Stub> stub_;
-  uint64_t next_id_ = 1;            // of a copy or a load; scheduler's thread
-  Clock::time_point step_started_;  // the same
+  uint64_t next_id_ = 1;                       // of a copy or a load; scheduler's thread
+  Clock::time_point step_started_;             // the same
+  std::atomic<Clock::rep> waiting_since_ = 0;  // 0: nobody waits
 
   mutable std::mutex mu_;
   std::condition_variable changed_;
@@ -142,11 +143,26 @@ class GrpcStageLink final : public engine::StageLink {
   bool closing_ = false;                         // guarded by mu_
   std::shared_ptr<StageClientSession> session_;  // guarded by mu_; the last one begun
   LoadSender loads_;
+  std::thread watch_;
   std::thread thread_;  // last: starts when all else exists
 };
 
+// A stage that is there but stuck would otherwise hold up the scheduler, and with it all streams of
+// this worker, for ever.
+void GrpcStageLink::Watch() {
+  const milliseconds tick = std::clamp(answer_within_ / 4, milliseconds(1), milliseconds(1'000));
+  std::unique_lock lock(mu_);
+  while (!changed_.wait_for(lock, tick, [this] { return closing_; })) {
+    const Clock::rep since = waiting_since_;
+    if (since == 0 || session_ == nullptr) continue;
+    if (Clock::now() - Clock::time_point(Clock::duration(since)) < answer_within_) continue;
+    session_->GiveUp(absl::UnavailableError(
+        absl::StrCat("no answer within ", answer_within_.count(), " ms (--stage-deadline)")));
+  }
+}
+
 void GrpcStageLink::Loop() {
-  News news(name_);
+  StageNews news(name_);
   milliseconds pause = kPauseFirst;
   std::unique_lock lock(mu_);
   while (true) {
@@ -230,6 +246,7 @@ absl::Status GrpcStageLink::Send(StageClientSession& session, v1::StageRequest& 
 absl::Status GrpcStageLink::Ask(v1::StageRequest& request, std::span<const std::byte> payload) {
   const auto session = Session();
   if (!session.ok()) return session.status();
+  const Waiting waiting(*this);
   v1::StageReply reply;
   absl::Status status = Send(**session, request, payload);
   if (status.ok()) status = (*session)->NextReply(&reply);
@@ -242,6 +259,7 @@ absl::Status GrpcStageLink::StartStep(std::span<const engine::StageSegment> segm
                                       std::span<const float> hidden) {
   const auto session = Session();
   if (!session.ok()) return session.status();
+  const Waiting waiting(*this);
   step_started_ = Clock::now();
   v1::StageRequest request;
   for (const engine::StageSegment& segment : segments) {
@@ -254,6 +272,7 @@ absl::Status GrpcStageLink::StartStep(std::span<const engine::StageSegment> segm
 absl::Status GrpcStageLink::FinishStep(std::span<float> out, engine::StageOutcome* outcome) {
   const auto session = Session();
   if (!session.ok()) return session.status();
+  const Waiting waiting(*this);
   v1::StageReply reply;
   absl::Status status = (*session)->NextReply(&reply);
   if (status.ok() && !reply.has_stepped())
@@ -293,6 +312,7 @@ void GrpcStageLink::Load(size_t slot, const memory::LolaSettings& settings, uint
 absl::Status GrpcStageLink::CountCached(std::span<const size_t> slots, std::span<uint64_t> cached) {
   const auto session = Session();
   if (!session.ok()) return session.status();
+  const Waiting waiting(*this);
   v1::StageRequest request;
   request.mutable_count()->mutable_slots()->Add(slots.begin(), slots.end());
   v1::StageReply reply;
@@ -311,6 +331,7 @@ absl::Status GrpcStageLink::CountCached(std::span<const size_t> slots, std::span
 absl::StatusOr<engine::PieceCopy> GrpcStageLink::Copy(size_t slot, size_t bytes) {
   const auto session = Session();
   if (!session.ok()) return session.status();
+  const Waiting waiting(*this);
   const uint64_t id = next_id_++;
   auto copy = (*session)->StartCopy(id, bytes);
   if (!copy.ok()) return copy.status();
@@ -334,7 +355,7 @@ absl::StatusOr<engine::PieceCopy> GrpcStageLink::Copy(size_t slot, size_t bytes)
 absl::StatusOr<StageLinkPair> ConnectStage(const StageEndpoint& endpoint, milliseconds patience) {
   const auto stub = v1::Stage::NewStub(endpoint.channel);
   const Clock::time_point deadline = Clock::now() + patience;
-  News news(endpoint.address);
+  StageNews news(endpoint.address);
   while (true) {
     AwaitChannel(*endpoint.channel);
     grpc::ClientContext context;

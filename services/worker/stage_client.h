@@ -1,5 +1,6 @@
 // A stage of a pipeline over gRPC, as the engine sees it. One thread per link connects, again and
-// again while it is asked to, with growing pauses, and reads what the stage sends.
+// again while it is asked to, with growing pauses, and reads what the stage sends; one ends the
+// session when an answer does not come at all.
 #ifndef LOLA_SERVICES_WORKER_STAGE_CLIENT_H_
 #define LOLA_SERVICES_WORKER_STAGE_CLIENT_H_
 
@@ -22,6 +23,9 @@ struct StageEndpoint {
   std::string address;
   std::shared_ptr<grpc::Channel> channel;
   std::string hint;  // what may be wrong with our options when nobody answers; may be empty
+  // Connections that are cut are seen within two seconds. This is for a stage that is there and
+  // does not go on: it must be longer than its slowest step.
+  std::chrono::milliseconds answer_within{60'000};
 };
 
 // What a link counts.

@@ -118,6 +118,7 @@ absl::Status StageClientSession::Finish() {
   std::map<uint64_t, LoadDone> loads;
   {
     std::lock_guard lock(mu_);
+    if (!given_up_.ok()) status = given_up_;
     over_ = true;
     ended_ = status;
     for (const auto& [id, copy] : copies_) copy->Fail(absl::UnavailableError(status.message()));
@@ -127,6 +128,14 @@ absl::Status StageClientSession::Finish() {
   }
   for (const auto& [id, done] : loads) done(absl::UnavailableError(status.message()));
   return status;
+}
+
+void StageClientSession::GiveUp(const absl::Status& why) {
+  {
+    std::lock_guard lock(mu_);
+    given_up_.Update(why);
+  }
+  context_.TryCancel();
 }
 
 absl::Status StageClientSession::NextReply(v1::StageReply* reply) {

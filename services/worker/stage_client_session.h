@@ -2,7 +2,7 @@
 // services/worker.
 //
 // Threads: AwaitOpened, Pump and Finish on the link's thread; NextReply, Reason, StartCopy and
-// StartLoad on the scheduler's; Write on either; WriteBehind on one more, Cancel on any.
+// StartLoad on the scheduler's; Write on either; WriteBehind on one more, Cancel and GiveUp on any.
 #ifndef LOLA_SERVICES_WORKER_STAGE_CLIENT_SESSION_H_
 #define LOLA_SERVICES_WORKER_STAGE_CLIENT_SESSION_H_
 
@@ -72,6 +72,8 @@ class StageClientSession {
   // How the call ended. Whoever waits for a reply or a copy hears of it.
   absl::Status Finish();
   void Cancel() { context_.TryCancel(); }
+  // The same; the call has ended with `why`.
+  void GiveUp(const absl::Status& why);
 
   // The next message that is no copy's. CANCELLED when the call is over.
   absl::Status NextReply(v1::StageReply* reply);
@@ -99,6 +101,7 @@ class StageClientSession {
   std::map<uint64_t, LoadDone> loads_;                        // guarded by mu_
   bool over_ = false;                                         // guarded by mu_
   absl::Status ended_;                                        // guarded by mu_, once over_
+  absl::Status given_up_;                                     // guarded by mu_
 };
 
 }  // namespace lola::worker

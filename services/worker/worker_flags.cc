@@ -8,6 +8,11 @@
 #include "kernels/core/cpu.h"
 
 namespace lola::worker {
+namespace {
+
+constexpr std::chrono::milliseconds kStageDeadlineMin{100};
+
+}  // namespace
 
 void RegisterComputeFlags(rpc::OptionSet& set, ComputeOptions* options, std::string* instructions) {
   set.Add("backend", &options->backend, "what runs the model: auto | cpu | cuda");
@@ -71,9 +76,16 @@ void RegisterPipelineFlags(rpc::OptionSet& set, WorkerFlags* flags) {
           "host:port of the lola-stage processes with the other layers, in order");
   set.Add("stage-patience", &flags->options.stage_patience,
           "at start: stages that cannot be reached are waited for so long");
+  set.Add("stage-deadline", &flags->stage_deadline,
+          "a stage that is there but does not answer for so long is given up; longer than a step");
 }
 
 absl::Status CheckPipelineFlags(const WorkerFlags& flags) {
+  if (flags.stage_deadline < kStageDeadlineMin) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--stage-deadline: ", flags.stage_deadline.count(), " ms, must be at least ",
+                     kStageDeadlineMin.count()));
+  }
   if (flags.layers.empty() == flags.stages.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(
       flags.layers.empty()

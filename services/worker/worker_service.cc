@@ -12,6 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "lola/v1/worker.grpc.pb.h"
 #include "services/rpc/logging.h"
+#include "services/rpc/request_checks.h"
 #include "services/worker/convert.h"
 #include "services/worker/pair_contexts.h"
 #include "services/worker/serve_call.h"
@@ -19,6 +20,8 @@
 
 namespace lola::worker {
 namespace {
+
+constexpr std::chrono::milliseconds kLeaseMin{100};
 
 std::string NewInstance() {
   std::random_device random;
@@ -89,8 +92,9 @@ class Handlers final : public v1::Worker::CallbackService {
           }
           ReadContexts(backend, tokenizer, id, std::move(positions), report->position,
                        [call, report](Contexts contexts) {
-                         call->Finish(report, [&](v1::InspectMemoryReply* out) {
-                           *out = ToProto(*report, contexts);
+                         v1::InspectMemoryReply answer = ToProto(*report, contexts);
+                         call->Finish(CheckFits(answer), [&](v1::InspectMemoryReply* out) {
+                           *out = std::move(answer);
                          });
                        });
         });
@@ -128,6 +132,11 @@ class Handlers final : public v1::Worker::CallbackService {
   grpc::ServerUnaryReactor* Drain(grpc::CallbackServerContext*, const v1::DrainRequest* request,
                                   v1::DrainReply* reply) override {
     auto call = NewCall(reply);
+    const absl::Status valid = rpc::CheckDrainDeadline("deadline_ms", request->deadline_ms());
+    if (!valid.ok()) {
+      call->Finish(valid, [](v1::DrainReply*) {});
+      return call->reactor();
+    }
     const auto deadline = std::chrono::milliseconds(
         request->deadline_ms() > 0 ? request->deadline_ms() : int64_t{10'000});
     worker_->engine().Drain(deadline, [call](uint32_t released) {
@@ -221,6 +230,10 @@ class GrpcWorkerService final : public WorkerService {
 
 absl::StatusOr<std::unique_ptr<WorkerService>> WorkerService::Create(const WorkerOptions& options,
                                                                      const ServedModel& served) {
+  if (options.lease < kLeaseMin) {
+    return absl::InvalidArgumentError(absl::StrCat("lease: ", options.lease.count(),
+                                                   " ms, must be at least ", kLeaseMin.count()));
+  }
   ShardBackendOptions backend_options;
   backend_options.map = options.map;
   backend_options.shards = options.shards;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "services/engine/runtime/engine.h"
 #include "services/rpc/status_map.h"
 #include "services/worker/shard_backend.h"
@@ -24,10 +25,10 @@ class WorkerState {
               std::vector<std::shared_ptr<const StageLinkCounters>> stages)
       : backend_(std::move(backend)),
         tokenizer_(std::move(tokenizer)),
-        engine_(std::move(engine)),
         instance_(std::move(instance)),
         model_name_(std::move(model_name)),
-        stages_(std::move(stages)) {}
+        stages_(std::move(stages)),
+        engine_(std::move(engine)) {}
 
   engine::Engine& engine() { return *engine_; }
   const std::shared_ptr<ShardBackend>& backend() const { return backend_; }
@@ -54,17 +55,23 @@ class WorkerState {
  private:
   const std::shared_ptr<ShardBackend> backend_;
   const std::shared_ptr<const engine::Tokenizer> tokenizer_;
-  const std::unique_ptr<engine::Engine> engine_;
   const std::string instance_;
   const std::string model_name_;
   const std::vector<std::shared_ptr<const StageLinkCounters>> stages_;
   mutable std::mutex mu_;
   std::string address_;  // guarded by mu_
+  // Last, so that it goes first: until it is gone its sinks ask for what is above.
+  const std::unique_ptr<engine::Engine> engine_;
 };
 
-// RESOURCE_EXHAUSTED carries when to try again, as a fact programs can read.
+// As callers hear it. RESOURCE_EXHAUSTED carries when to try again, as a fact programs can read,
+// where that helps. A shard that did not answer in time is away like one that refuses: it is not
+// the caller's deadline that passed.
 inline absl::Status WithHint(absl::Status status, const engine::EngineOptions& options) {
-  if (absl::IsResourceExhausted(status)) {
+  if (absl::IsDeadlineExceeded(status)) {
+    return absl::UnavailableError(absl::StrCat("no answer in time: ", status.message()));
+  }
+  if (absl::IsResourceExhausted(status) && !status.GetPayload(engine::kLastingPayload)) {
     rpc::SetDetail(status, rpc::kRetryAfterMsDetail, std::to_string(options.retry_hint.count()));
   }
   return status;

@@ -16,6 +16,7 @@ class FakeGateway(inference_pb2_grpc.InferenceServicer):
     def __init__(self):
         self.log = []              # (author, id)
         self.break_after = []      # one entry per call: break after so many generated tokens
+        self.fail_after = []       # one entry per call: as break_after, with INTERNAL
         self.skip_position = None  # lie: leave this position out
         self.cut = None            # lose all but so many tokens when a broken call comes back
         self.opens = []            # OpenStream messages seen
@@ -39,6 +40,7 @@ class FakeGateway(inference_pb2_grpc.InferenceServicer):
         if self.cut is not None and request.open.HasField("after_position"):
             del self.log[self.cut:]
         left = self.break_after.pop(0) if self.break_after else None
+        fails = self.fail_after.pop(0) if self.fail_after else None
         opened = inference_pb2.OpenedStream(position=len(self.log))
         opened.info.stream_id = request.open.stream_id
         yield inference_pb2.StreamReply(request_id=request.request_id, opened=opened)
@@ -62,7 +64,10 @@ class FakeGateway(inference_pb2_grpc.InferenceServicer):
                         continue
                     if left == 0:
                         context.abort(grpc.StatusCode.UNAVAILABLE, "scripted break")
+                    if fails == 0:
+                        context.abort(grpc.StatusCode.INTERNAL, "scripted failure")
                     yield self._token(request.request_id, position)
+                    fails = None if fails is None else fails - 1
                     left = None if left is None else left - 1
                 sent = len(self.log)
                 yield self._done(request, common_pb2.FINISH_REASON_LENGTH)

@@ -81,6 +81,26 @@ class StreamTest(unittest.TestCase):
             with self.assertRaisesRegex(lola_client.OrderError, "position 5 came too early"):
                 list(stream.generate(max_tokens=6))
 
+    def test_after_a_failed_operation_the_stream_goes_on_where_it_ends(self):
+        self.gateway.fail_after = [3]
+        with self.client.open("s") as stream:
+            stream.append("ab")
+            with self.assertRaisesRegex(lola_client.LolaError, "scripted failure"):
+                list(stream.generate(max_tokens=6))
+            done = stream.append("xy")  # behind what the failed generation had written
+            self.assertEqual(self.gateway.operations[-1], ("append", 6))
+            self.assertEqual((done.position, stream.position), (8, 8))
+            self.assertEqual([t.position for t in stream.generate(max_tokens=2)], [8, 9])
+        self.assertEqual([o.resume for o in self.gateway.opens], [False, False])
+
+    def test_many_streams_that_lose_a_gateway_go_to_the_same_next_one(self):
+        client = lola_client.Client(["127.0.0.1:1", "127.0.0.1:2"])
+        self.addCleanup(client.close)
+        lost = client.channel()
+        for _ in range(2):  # each of them says so
+            client.next_gateway(lost)
+        self.assertIsNot(client.channel(), lost)
+
     def test_refusals_are_raised_at_once_and_outages_are_waited_for(self):
         self.gateway.refuse_next = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED]
         with self.client.open("s") as stream:

@@ -16,8 +16,9 @@ CHANNEL_OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),  # in truth: what one attempt to connect gets
     ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_send_message_length", 8 << 20),
     ("grpc.max_receive_message_length", 8 << 20),
@@ -67,10 +68,15 @@ class Client:
                 self._channels[endpoint] = made
             return self._channels[endpoint]
 
-    def next_gateway(self):
-        """The gateway asked now did not answer: the next one has its turn."""
+    def next_gateway(self, failed):
+        """The gateway behind the channel `failed` did not answer: the next one has its turn.
+
+        Once, however many streams find that out.
+        """
         with self._lock:
-            self._current += 1
+            endpoint = self.endpoints[self._current % len(self.endpoints)]
+            if self._channels.get(endpoint) is failed:
+                self._current += 1
 
     # --- streams --------------------------------------------------------------------------
 
@@ -151,7 +157,8 @@ class Client:
         for attempt in range(len(self.endpoints)):
             stub_class = cluster_pb2_grpc.ClusterStub if cluster else (
                 inference_pb2_grpc.InferenceStub)
-            stub = stub_class(self.channel())
+            channel = self.channel()
+            stub = stub_class(channel)
             try:
                 return getattr(stub, method)(request, timeout=timeout or self.timeout)
             except grpc.RpcError as error:
@@ -159,5 +166,5 @@ class Client:
                 unreachable = isinstance(problem, errors.Unavailable)
                 if not unreachable or attempt + 1 == len(self.endpoints):
                     raise problem from None
-                self.next_gateway()
+                self.next_gateway(channel)
         raise AssertionError("not reached")

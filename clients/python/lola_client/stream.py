@@ -60,6 +60,7 @@ class Stream:
         self._patience = patience
         self._on_notice = on_notice
         self._call = None
+        self._channel = None    # of _call
         self._delivered = None  # every token below it was received, or written by this client
         self._cancel = False
         self._running = False   # an operation, that is sent again after a reattachment
@@ -150,6 +151,8 @@ class Stream:
     # --- inside ---------------------------------------------------------------------------
 
     def _request(self, kind):
+        if self._call is None:  # after a failure: where the stream ends now, opening it tells
+            self._retrying(lambda: None)
         self._sequence += 1
         self._cancel = False
         return inference_pb2.StreamRequest(
@@ -159,35 +162,36 @@ class Stream:
         """Sends the operation, again after every reattachment, and yields its tokens."""
         base = self.position
         call = self._call if sent else None
-        done = False
+
+        def step():
+            nonlocal call
+            if call is not self._call:
+                call = self._call
+                call.send(request)
+                if self._cancel:
+                    self.cancel()
+            reply = self._receive()
+            if reply.HasField("done") and reply.request_id == request.request_id:
+                return reply.done
+            return self._take(reply)
+
         self._running = True
-        while not done:
-            def step():
-                nonlocal call
-                if call is not self._call:
-                    call = self._call
-                    call.send(request)
-                    if self._cancel:
-                        self.cancel()
-                reply = self._receive()
-                if reply.HasField("done") and reply.request_id == request.request_id:
-                    return reply.done
-                return self._take(reply)
-            step_result = self._retrying(step)
-            if isinstance(step_result, inference_pb2.OpDone):
-                self._finish(request, step_result)
-                done = True
-                continue
-            for token in step_result:
-                if token.position >= base and token.author == "model":
-                    yield token
+        try:
+            while True:
+                result = self._retrying(step)
+                if isinstance(result, inference_pb2.OpDone):
+                    return self._finish(request, result)
+                for token in result:
+                    if token.position >= base and token.author == "model":
+                        yield token
+        finally:
+            self._running = False
 
     def _finish(self, request, done):
         if request.HasField("generate") and self._delivered != done.position:
             raise errors.OrderError(f"done at position {done.position} but tokens arrived up to "
                                     f"{self._delivered}", "INTERNAL")
         self.position = self._delivered = done.position
-        self._running = False
         reason = common_pb2.FinishReason.Name(done.finish_reason).rpartition("FINISH_REASON_")[2]
         self.last = Done(reason.lower(), done.position, done.usage.appended_tokens,
                          done.usage.generated_tokens)
@@ -205,7 +209,7 @@ class Stream:
                 if isinstance(problem, errors.Overloaded) and problem.retry_after is None:
                     raise  # a limit that waiting does not lift
                 if isinstance(problem, errors.Unavailable):
-                    self._client.next_gateway()
+                    self._client.next_gateway(self._channel)
                 if time.monotonic() + pause > deadline:
                     raise
                 time.sleep(getattr(problem, "retry_after", None) or pause)
@@ -222,7 +226,8 @@ class Stream:
             request.open.create_if_missing = False
             # With history still to come, the log is what is wanted.
             request.open.resume = self._running and self._delivered >= self.position
-        self._call = Call(self._client.channel())
+        self._channel = self._client.channel()
+        self._call = Call(self._channel)
         self._call.send(request)
         reply = self._receive()
         while not reply.HasField("opened"):
@@ -234,6 +239,8 @@ class Stream:
                     f"stream '{self.stream_id}' ends at position {reply.opened.position}, before "
                     f"position {self._delivered} that was already delivered: it was rewound",
                     "FAILED_PRECONDITION")
+            if not self._running:  # what an operation that failed left behind is there to stay
+                self.position = reply.opened.position
             return
         self.opened = reply.opened
         self.position = reply.opened.position

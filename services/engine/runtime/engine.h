@@ -75,13 +75,15 @@ class Engine {
   void Release(std::string stream_id, std::string target, Callback<ReleaseResult> done);
   // Takes ownership and makes the state resident.
   void Prepare(std::string stream_id, bool takeover, Callback<PrepareResult> done);
-  // Releases everything and accepts nothing new. Snapshots not done by the deadline are skipped.
+  // Releases everything and accepts nothing new. Snapshots not done by the deadline are skipped;
+  // asked several times, the earliest deadline holds.
   // The callback gets the number of streams released.
   void Drain(std::chrono::milliseconds deadline, std::function<void(uint32_t)> done);
 
   EngineStatistics statistics() const;
   // OK while streams can be served. UNAVAILABLE with the reason while what runs the model is lost:
-  // streams were given back, operations ended with it, attachments are refused with it.
+  // streams were given back, operations ended with it, attachments are refused with it. The same
+  // while a pass of the model does not come back (a device that hangs): nothing is answered then.
   absl::Status health() const;
   std::string instruction_class() const;  // of the model runner
   const EngineOptions& options() const;

@@ -18,6 +18,9 @@
 
 namespace lola::engine {
 
+// Payload of a RESOURCE_EXHAUSTED that waiting does not lift; the others pass.
+inline constexpr char kLastingPayload[] = "lola.engine/lasting";
+
 // Sampling given field by field; what is absent comes from the stream's record.
 struct SamplingOverrides {
   std::optional<float> temperature;

@@ -30,6 +30,7 @@ absl::Status EngineOptions::Validate() const {
       {"unconsumed_tokens_max", unconsumed_tokens_max, 1},
       {"uncommitted_tokens_max", uncommitted_tokens_max, 1},
       {"append_batch_tokens_max", append_batch_tokens_max, 1},
+      {"append_batch_streams_max", append_batch_streams_max, 1},
       {"checkpoint_tokens", checkpoint_tokens, 1},
       {"snapshot_buffers", snapshot_buffers, 1},
       {"snapshot_attempts", snapshot_attempts, 1},
@@ -39,6 +40,7 @@ absl::Status EngineOptions::Validate() const {
       {"slot_slice", uint64_t(slot_slice.count()), 1},
       {"lease_renewal", uint64_t(lease_renewal.count()), 1},
       {"retry_first", uint64_t(retry_first.count()), 1},
+      {"stuck_after", uint64_t(stuck_after.count()), 1},
   };
   for (const Bound& bound : bounds) {
     if (absl::Status s = AtLeast(bound.field, bound.value, bound.least); !s.ok()) return s;

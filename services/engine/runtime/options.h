@@ -35,8 +35,9 @@ struct EngineOptions {
   // Durability.
   uint32_t uncommitted_tokens_max = 8;  // sampled tokens of a stream not yet acknowledged
   uint64_t append_batch_tokens_max = 1u << 18;
-  uint64_t checkpoint_tokens = 2048;  // at most so many tokens behind an automatic snapshot
-  uint32_t snapshot_buffers = 4;      // state copies on their way to shards
+  uint32_t append_batch_streams_max = 4096;  // a shard refuses more
+  uint64_t checkpoint_tokens = 2048;         // at most so many tokens behind an automatic snapshot
+  uint32_t snapshot_buffers = 4;             // state copies on their way to shards
   uint32_t snapshot_attempts = 4;
   std::chrono::milliseconds lease_renewal{1'000};
 
@@ -44,6 +45,9 @@ struct EngineOptions {
   std::chrono::milliseconds unavailable_deadline{60'000};
   std::chrono::milliseconds retry_first{50};
   std::chrono::milliseconds retry_max{1'000};
+
+  // A scheduler that has not gone round for so long is stuck: longer than any step.
+  std::chrono::milliseconds stuck_after{120'000};
 
   uint32_t replay_page_tokens = 8192;  // log tokens in memory while a state is replayed
 

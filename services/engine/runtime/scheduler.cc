@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
 
 namespace lola::engine {
@@ -52,6 +53,7 @@ Scheduler::Scheduler(const EngineOptions& options, std::unique_ptr<ModelRunner> 
       shards_(backend_->shards()) {
   stats_.slots = options_.slots;
   published_ = stats_;
+  published_at_ = std::chrono::steady_clock::now();
   thread_ = std::thread([this] { Loop(); });
 }
 
@@ -130,7 +132,12 @@ EngineStatistics Scheduler::statistics() const {
 
 absl::Status Scheduler::health() const {
   std::lock_guard lock(published_mu_);
-  return published_lost_;
+  if (!published_lost_.ok()) return published_lost_;
+  const auto still = std::chrono::duration_cast<std::chrono::milliseconds>(
+      std::chrono::steady_clock::now() - published_at_);
+  if (still <= options_.stuck_after) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat("the model's pass has not come back for ", still.count(), " ms"));
 }
 
 void Scheduler::PublishStatistics() {
@@ -153,6 +160,7 @@ void Scheduler::PublishStatistics() {
   for (const StreamPtr& s : slot_queue_) stats_.queued_ops += uint32_t(s->ops.size());
   std::lock_guard lock(published_mu_);
   published_ = stats_;
+  published_at_ = std::chrono::steady_clock::now();
 }
 
 void Scheduler::CountNow() {

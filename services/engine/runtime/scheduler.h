@@ -2,8 +2,8 @@
 //
 // The public methods post to the mailbox and may be called from any thread; everything else runs on
 // the scheduler thread, so nothing below needs a lock except the published statistics.
-// One file per topic: scheduler.cc (loop), attach, operations, deliver, step, append, residency,
-// restore, snapshot, release, loss.
+// One file per topic: scheduler.cc (loop), attach, operations, settled, deliver, step, append,
+// residency, restore, snapshot, release, loss.
 #ifndef LOLA_SERVICES_ENGINE_RUNTIME_SCHEDULER_H_
 #define LOLA_SERVICES_ENGINE_RUNTIME_SCHEDULER_H_
 
@@ -109,7 +109,8 @@ class Scheduler {
   static uint64_t SettledPosition(const Stream& s, const Op& op);
   bool StartSettled(const StreamPtr& s, Op& op);
   bool NeedLog(const StreamPtr& s, Op& op, uint64_t from, uint64_t to);
-  void FetchLog(const StreamPtr& s, Op* op, uint64_t from, uint64_t to);
+  void FetchLog(const StreamPtr& s, uint64_t fetch, uint64_t from, uint64_t to);
+  static Op* Fetching(const Stream& s, uint64_t fetch);  // null: it waits for it no more
   // Token and author at a position of [base, end) of an operation that asked NeedLog.
   std::pair<int32_t, TokenAuthor> Logged(const Stream& s, const Op& op, uint64_t position) const;
   bool ReplayLogged(Stream& s, Op& op);
@@ -117,6 +118,7 @@ class Scheduler {
   void Finish(Stream& s, Op& op, FinishReason reason, uint64_t end);
   void FailOp(Op& op, absl::Status status);
   absl::Status CheckRoom(const Stream& s, uint64_t tokens) const;
+  absl::Status OpsFull(size_t ops) const;
   absl::StatusOr<MemoryReport> InspectNow(Stream& s, const Op& op);
 
   // Deliver.
@@ -225,8 +227,8 @@ class Scheduler {
   size_t turn_ = 0;        // rotates who goes first
   size_t count_turn_ = 0;  // and whose pairs are counted
   uint64_t queued_tokens_ = 0;
+  uint64_t next_fetch_ = 0;
   bool more_work_ = false;
-  bool renewing_ = false;
   bool draining_ = false;
   bool drain_expired_ = false;
   uint32_t drained_ = 0;
@@ -237,6 +239,7 @@ class Scheduler {
 
   mutable std::mutex published_mu_;
   EngineStatistics published_;   // guarded by published_mu_
+  Time published_at_;            // guarded by published_mu_; the loop goes round ten times a second
   absl::Status published_lost_;  // guarded by published_mu_
 
   std::thread thread_;  // last: starts when all else exists

@@ -16,6 +16,7 @@ void Scheduler::KickAppends() {
     if (s->end == s->committed || s->appending || shards_[s->shard].in_flight) continue;
     if (tokens[s->shard] >= options_.append_batch_tokens_max) continue;
     auto& batch = batches[s->shard];
+    if (batch != nullptr && batch->entries.size() >= options_.append_batch_streams_max) continue;
     if (batch == nullptr) {
       batch = std::make_shared<AppendBatch>();
       batch->durability = Durability::kNone;

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "memory/stream/stream_state.h"
 #include "services/engine/runtime/scheduler.h"
 
 namespace lola::engine {
@@ -28,11 +27,12 @@ void Scheduler::AddOp(AttachmentId id, std::unique_ptr<Op> op) {
     ops += s->ops.size();
     for (const auto& other : s->ops) queued += other->ids.size();
   }
-  std::string full;
   if (ops >= options_.ops_per_stream_max) {
-    full = absl::StrCat("operations of the stream: ", ops, " of at most ",
-                        options_.ops_per_stream_max);
-  } else if (queued + tokens > options_.queued_tokens_per_stream_max) {
+    ++stats_.rejected_ops;
+    return FailAttachment(attachment, OpsFull(ops));
+  }
+  std::string full;
+  if (queued + tokens > options_.queued_tokens_per_stream_max) {
     full = absl::StrCat("queued tokens of the stream: ", queued + tokens, " of at most ",
                         options_.queued_tokens_per_stream_max);
   } else if (queued_tokens_ + tokens > options_.queued_tokens_max) {
@@ -54,6 +54,12 @@ void Scheduler::AddOp(AttachmentId id, std::unique_ptr<Op> op) {
   Pump(s);
 }
 
+absl::Status Scheduler::OpsFull(size_t ops) const {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("operations of the stream: ", ops, " of at most ", options_.ops_per_stream_max,
+                   "; retry in ", options_.retry_hint.count(), " ms"));
+}
+
 void Scheduler::AddInternalOp(std::string stream_id, std::unique_ptr<Op> op) {
   auto box = std::make_shared<std::unique_ptr<Op>>(std::move(op));  // closures must be copyable
   OwnStream(stream_id, /*takeover=*/false, nullptr, std::make_shared<Backoff>(),
@@ -61,6 +67,10 @@ void Scheduler::AddInternalOp(std::string stream_id, std::unique_ptr<Op> op) {
               absl::Status status = opened.status();
               if (status.ok() && (*opened)->closing) {
                 status = absl::UnavailableError(absl::StrCat(stream_id, " is leaving"));
+              }
+              if (status.ok() && (*opened)->ops.size() >= options_.ops_per_stream_max) {
+                ++stats_.rejected_ops;
+                status = OpsFull((*opened)->ops.size());
               }
               Op& op = **box;
               if (!status.ok()) {
@@ -122,30 +132,37 @@ void Scheduler::StartOps(const StreamPtr& s) {
 }
 
 bool Scheduler::NeedLog(const StreamPtr& s, Op& op, uint64_t from, uint64_t to) {
-  if (op.stage == Op::Stage::kFetched || from >= s->tail.begin()) return false;
+  to = std::min(to, s->tail.begin());
+  if (from >= to) return false;
+  const bool there = op.stage == Op::Stage::kFetched && !op.fetched.empty() &&
+                     op.fetched.back().position + op.fetched.back().ids.size() >= to;
+  if (there) return false;  // else the stream left its slot meanwhile: its tail begins later now
   op.stage = Op::Stage::kFetching;
-  FetchLog(s, &op, from, std::min(to, s->tail.begin()));
+  op.fetch = ++next_fetch_;
+  FetchLog(s, op.fetch, from, to);
   return true;
 }
 
-void Scheduler::FetchLog(const StreamPtr& s, Op* op, uint64_t from, uint64_t to) {
+// By number: an operation that was dropped leaves its address to others.
+Op* Scheduler::Fetching(const Stream& s, uint64_t fetch) {
+  for (const auto& op : s.ops) {
+    if (op->stage == Op::Stage::kFetching && op->fetch == fetch) return op.get();
+  }
+  return nullptr;
+}
+
+void Scheduler::FetchLog(const StreamPtr& s, uint64_t fetch, uint64_t from, uint64_t to) {
   backend_->ReadTokens(
       s->id, from, to,
       Posted<absl::StatusOr<std::vector<TokenRun>>>(
-          [this, s, op, from, to](absl::StatusOr<std::vector<TokenRun>> runs) {
-            const bool waiting = std::any_of(s->ops.begin(), s->ops.end(), [op](const auto& o) {
-              return o.get() == op && o->stage == Op::Stage::kFetching;
-            });
-            if (!waiting) return;
+          [this, s, fetch, from, to](absl::StatusOr<std::vector<TokenRun>> runs) {
+            Op* op = Fetching(*s, fetch);
+            if (op == nullptr) return;
             if (runs.ok()) {
               op->fetched = std::move(*runs);
               op->stage = Op::Stage::kFetched;
-            } else if (RetryLater(op->backoff, runs.status(), [this, s, op, from, to] {
-                         const bool alive =
-                             std::any_of(s->ops.begin(), s->ops.end(), [op](const auto& o) {
-                               return o.get() == op && o->stage == Op::Stage::kFetching;
-                             });
-                         if (alive) FetchLog(s, op, from, to);
+            } else if (RetryLater(op->backoff, runs.status(), [this, s, fetch, from, to] {
+                         if (Fetching(*s, fetch) != nullptr) FetchLog(s, fetch, from, to);
                        })) {
               return;
             } else {
@@ -170,8 +187,10 @@ absl::Status Scheduler::CheckRoom(const Stream& s, uint64_t tokens) const {
   if (settings.mode != memory::Mode::kSoftmax || s.end + tokens <= settings.window) {
     return absl::OkStatus();
   }
-  return absl::ResourceExhaustedError(absl::StrCat("softmax window: ", s.end, " + ", tokens,
-                                                   " tokens, it holds ", settings.window));
+  absl::Status full = absl::ResourceExhaustedError(absl::StrCat(
+      "softmax window: ", s.end, " + ", tokens, " tokens, it holds ", settings.window));
+  full.SetPayload(kLastingPayload, absl::Cord());
+  return full;
 }
 
 // True when the next operation may start.
@@ -316,77 +335,6 @@ void Scheduler::FailOp(Op& op, absl::Status status) {
   ++stats_.failed_ops;
   op.status = std::move(status);
   op.stage = Op::Stage::kFailed;
-}
-
-// Where the state must stand for a snapshot or an inspection. Inspect shows the whole past. A
-// snapshot leaves the last token out: whoever restores it feeds that token and has logits at once.
-uint64_t Scheduler::SettledPosition(const Stream& s, const Op& op) {
-  return op.kind == Op::Kind::kSnapshot && s.end > 1 ? s.end - 1 : s.end;
-}
-
-// Once everything is committed and the state stands there. True when done.
-bool Scheduler::StartSettled(const StreamPtr& s, Op& op) {
-  if (op.kind == Op::Kind::kSnapshot && s->end == 0) {
-    op.on_snapshot(absl::FailedPreconditionError("snapshot: the stream has no tokens"));
-    op.stage = Op::Stage::kProduced;
-    return true;
-  }
-  op.stage = Op::Stage::kSettling;
-  const uint64_t position = SettledPosition(*s, op);
-  if (s->consumed < position || s->committed < s->end) return false;
-  if (s->consumed > position) {  // after an inspection
-    RestoreBelowEnd(s);
-    return false;
-  }
-  op.end = s->end;
-  if (op.kind == Op::Kind::kInspect) {
-    op.on_inspect(InspectNow(*s, op));
-  } else if (!BeginSnapshot(s, op.snapshot_name, op.on_snapshot)) {
-    return false;  // a buffer or the upload before it is awaited
-  }
-  op.stage = Op::Stage::kProduced;
-  return true;
-}
-
-absl::StatusOr<MemoryReport> Scheduler::InspectNow(Stream& s, const Op& op) {
-  const memory::ModelGeometry& geometry = s.layout->geometry();
-  if (op.layer && *op.layer >= geometry.layers) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("layer: ", *op.layer, ", the model has ", geometry.layers));
-  }
-  if (op.head && *op.head >= geometry.query_heads) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("head: ", *op.head, ", the model has ", geometry.query_heads));
-  }
-  std::span<std::byte> record = Record(s);
-  std::vector<std::byte> copied;
-  if (record.empty()) {
-    copied.resize(s.layout->stride_bytes());
-    absl::StatusOr<StateCopy> copy = states_->Copy(*s.slot, copied);
-    absl::Status status = copy.ok() ? (*copy)() : copy.status();
-    if (!status.ok()) return status;
-    record = copied;
-  }
-  const memory::StreamState state(&*s.layout, record);
-  MemoryReport report;
-  report.position = state.position();
-  report.state_bytes = s.layout->stride_bytes();
-  report.state_digest = memory::ToHex(state.Digest());
-  report.computed_by = s.computed_by;
-  if (s.record.settings.mode != memory::Mode::kLola) return report;
-  for (uint32_t layer = 0; layer < geometry.layers; ++layer) {
-    if (op.layer && *op.layer != layer) continue;
-    for (uint32_t head = 0; head < geometry.query_heads; ++head) {
-      if (op.head && *op.head != head) continue;
-      const memory::HeadView view = state.InspectHead(layer, head);
-      HeadReport one{layer, head, view.absorbed, {}};
-      for (const memory::CachedPairView& pair : view.pairs) {
-        one.pairs.push_back({pair.position, pair.score, pair.recall_error});
-      }
-      report.heads.push_back(std::move(one));
-    }
-  }
-  return report;
 }
 
 }  // namespace lola::engine

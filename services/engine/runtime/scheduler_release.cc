@@ -80,8 +80,9 @@ void Scheduler::Drain(std::chrono::milliseconds deadline, std::function<void(uin
   if (!draining_) {
     draining_ = true;
     drained_ = 0;
-    At(std::chrono::steady_clock::now() + deadline, [this] { drain_expired_ = true; });
   }
+  // The earliest of several deadlines holds: a SIGTERM does not wait for an operator's long one.
+  At(std::chrono::steady_clock::now() + deadline, [this] { drain_expired_ = true; });
   on_drained_.push_back(std::move(done));
   std::vector<StreamPtr> all;
   for (const auto& [id, s] : streams_) all.push_back(s);
@@ -96,10 +97,10 @@ void Scheduler::CheckDrained() {
 
 void Scheduler::RenewLeases() {
   At(std::chrono::steady_clock::now() + options_.lease_renewal, [this] { RenewLeases(); });
-  if (renewing_ || streams_.empty()) return;
-  renewing_ = true;
+  if (streams_.empty()) return;
+  // Whether the round before was answered or not: one shard that hangs must not cost the leases at
+  // the others. The backend's deadline bounds how many rounds are under way.
   backend_->Renew(Posted<absl::Status>([this](absl::Status status) {
-    renewing_ = false;
     if (!status.ok()) ++stats_.lease_renewal_failures;
   }));
 }

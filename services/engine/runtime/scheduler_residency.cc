@@ -53,6 +53,7 @@ bool Scheduler::Demote(const StreamPtr& s) {
 }
 
 void Scheduler::DropSlot(const StreamPtr& s) {
+  if (s->restore != nullptr && s->restore->stop_download) s->restore->stop_download();
   states_->Release(*s->slot);
   s->slot.reset();
   std::erase(residents_, s);

@@ -1,5 +1,6 @@
 // A state comes back: the newest snapshot that verifies, then the log behind it.
 #include <algorithm>
+#include <mutex>
 
 #include "absl/strings/str_cat.h"
 #include "memory/snapshot/reader.h"
@@ -10,7 +11,7 @@ namespace lola::engine {
 namespace {
 
 // Feeds a download into a slot. Owns all it touches, so a download that outlives the engine writes
-// into memory that is still there.
+// into memory that is still there. Stop: from the scheduler thread, the rest from the download's.
 class SlotWriter {
  public:
   SlotWriter(ResidentStates::Staging staging, const memory::SnapshotIdentity& identity,
@@ -21,8 +22,15 @@ class SlotWriter {
         reader_(identity_, layout_, staging_.bytes, position) {}
 
   absl::Status Feed(std::span<const std::byte> bytes) {
+    std::lock_guard lock(mu_);
+    if (stopped_) return absl::CancelledError("nobody waits for this state any more");
     if (status_.ok()) status_ = reader_.Feed(bytes);
     return status_;
+  }
+  // The staging may be the slot itself, which somebody else gets next. Waits for the piece at hand.
+  void Stop() {
+    std::lock_guard lock(mu_);
+    stopped_ = true;
   }
   // The verdict over what was fed.
   absl::Status Finish() {
@@ -38,6 +46,8 @@ class SlotWriter {
   const memory::StateLayout layout_;
   memory::SnapshotReader reader_;
   absl::Status status_;
+  std::mutex mu_;  // a piece is written whole, or not at all
+  bool stopped_ = false;
 };
 
 }  // namespace
@@ -105,6 +115,7 @@ void Scheduler::TryCandidate(const StreamPtr& s) {
   const SnapshotRecord& snapshot = job->candidates[job->next_candidate];
   auto writer = std::make_shared<SlotWriter>(states_->Stage(*s->slot, s->layout->stride_bytes()),
                                              s->identity, *s->layout, snapshot.state());
+  job->stop_download = [writer] { writer->Stop(); };
   backend_->GetSnapshot(
       s->id, snapshot.blob_id,
       [writer](std::span<const std::byte> bytes) { return writer->Feed(bytes); },

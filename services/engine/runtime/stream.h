@@ -87,6 +87,7 @@ struct Op {
   bool first_delivered = false;
 
   std::vector<TokenRun> fetched;  // log tokens that are no longer in the tail
+  uint64_t fetch = 0;             // of kFetching: the number of the answer that is awaited
   Backoff backoff;
 
   std::string snapshot_name;
@@ -119,6 +120,9 @@ struct Restore {
   Classes computed_by;  // of the snapshot it goes on from
   bool reading_page = false;
   bool log_loaded = false;  // the tail has its beginning; pages may follow
+  // Nothing of the download under way is written from the return on: the slot changes hands. Null
+  // when there was none.
+  std::function<void()> stop_download;
   Backoff backoff;
 };
 

@@ -154,7 +154,8 @@ class StreamBackend {
   virtual void Describe(std::string stream_id, Callback<StreamRecord> done) = 0;
   // Become owner: epoch + 1. FAILED_PRECONDITION while another owner's lease runs, unless takeover.
   virtual void Acquire(AcquireRequest request, Callback<AcquiredStream> done) = 0;
-  // Extends the leases of everything this instance owns, on all shards.
+  // Extends the leases of everything this instance owns, on all shards. Called again before the
+  // last answer is there: an answer later than the lease is of no use, so wait no longer.
   virtual void Renew(StatusCallback done) = 0;
   virtual void Release(std::string stream_id, uint64_t epoch, StatusCallback done) = 0;
 

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "tests/services/gateway/fakes.h"
 
@@ -32,6 +34,8 @@ grpc::Status FakeShard::Create(grpc::ServerContext*, const v1::CreateStreamReque
 
 grpc::Status FakeShard::Describe(grpc::ServerContext*, const v1::DescribeStreamRequest* request,
                                  v1::StreamInfo* reply) {
+  ++describes;
+  while (hold_describes) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   if (away) return Away();
   std::lock_guard lock(store_.mu);
   const auto found = store_.streams.find(request->stream_id());

@@ -60,6 +60,11 @@ grpc::Status FakeWorker::Attach(Call& call, const v1::AttachStream& attach) {
   ++attaches;
   takeovers += attach.takeover() ? 1 : 0;
   if (draining) return Away();
+  if (refuses) {
+    absl::Status status = absl::UnavailableError("its shard is away");
+    rpc::SetDetail(status, rpc::kSpeakerDetail, address_);
+    return rpc::ToGrpc(status);
+  }
   call.id = attach.open().stream_id();
   grpc::Status status =
       Own(call.id, attach.open().create_if_missing(), attach.takeover(), &call.epoch);
@@ -175,6 +180,7 @@ grpc::Status FakeWorker::RunGenerate(Call& call, const v1::WorkerOp& op) {
   const uint64_t end = base + op.generate().max_tokens();
   std::string target;
   for (uint64_t p = base; p < end; ++p) {
+    while (hangs && !dead) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     if (dead) return Away();
     if (Released(call.id, call.epoch, &target)) return grpc::Status::OK;
     const bool dies = dies_after.load() == 0;
@@ -259,8 +265,14 @@ grpc::Status FakeWorker::InspectMemory(grpc::ServerContext*,
 grpc::Status FakeWorker::DescribeWorker(grpc::ServerContext*, const v1::DescribeWorkerRequest*,
                                         v1::WorkerInfo* reply) {
   if (dead) return Away();
+  if (hangs) return {grpc::StatusCode::UNAVAILABLE, "the model hangs"};
+  if (late_answers > 0) {
+    --late_answers;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1200));
+  }
   reply->set_address(address_);
   reply->set_draining(draining);
+  reply->set_model_fingerprint("model-" + std::to_string(model));
   return grpc::Status::OK;
 }
 
@@ -268,7 +280,8 @@ grpc::Status FakeWorker::DescribeModel(grpc::ServerContext*, const v1::DescribeM
                                        v1::ModelInfo* reply) {
   if (dead) return Away();
   reply->set_name("fake");
-  reply->set_vocab(272);
+  reply->set_fingerprint("model-" + std::to_string(model));
+  reply->set_vocab(271 + static_cast<uint32_t>(model));
   return grpc::Status::OK;
 }
 

@@ -38,6 +38,8 @@ class FakeShard final : public v1::Memory::Service {
   std::atomic<bool> away{false};         // every call: UNAVAILABLE
   std::atomic<bool> lose_answer{false};  // the next rewind is done but answers UNAVAILABLE
   std::atomic<int> rewinds{0};           // calls
+  std::atomic<int> describes{0};         // calls
+  std::atomic<bool> hold_describes{false};
 
   grpc::Status Create(grpc::ServerContext*, const v1::CreateStreamRequest* request,
                       v1::StreamInfo* reply) override;
@@ -71,6 +73,10 @@ class FakeWorker final : public v1::Worker::Service {
 
   std::atomic<bool> dead{false};      // every call: UNAVAILABLE, running ones end so
   std::atomic<bool> draining{false};  // says so; takes no new streams
+  std::atomic<bool> refuses{false};   // takes no streams, and says UNAVAILABLE as a worker does
+  std::atomic<int> model{1};         // what it serves: model-1 has 272 tokens, the next one 273 ...
+  std::atomic<bool> hangs{false};    // its calls stay open and nothing comes; it says it is unwell
+  std::atomic<int> late_answers{0};  // so many questions how it is are answered too late
   // Dies after it delivered so many more model tokens, with three more in the log; -1: never.
   std::atomic<int> dies_after{-1};
   // Sends this position instead of the right one, once; 0: never.

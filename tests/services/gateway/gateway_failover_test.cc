@@ -107,6 +107,65 @@ TEST_F(GatewayWorld, IdleClientFollowsAReleasedStreamWithItsNextOperation) {
   EXPECT_NE(OwnerOf("s"), source);
 }
 
+// What failed in an outage long over must not be taken for lost when it is well again.
+TEST_F(GatewayWorld, AWorkerThatIsBackIsNotOverruledForAnOldDeath) {
+  auto client = Open("s");
+  client->Append("a", "hello");
+  ASSERT_TRUE(client->ReadUntilDone("a"));
+  FakeWorker& first = Owner("s");
+  const std::string address = OwnerOf("s");
+  first.dies_after = 5;
+  client->Generate("g", 20);
+  ASSERT_TRUE(client->ReadUntilDone("g"));
+  first.dies_after = -1;
+  first.dead = false;
+  while (gateway_->Stats().workers_healthy < 2) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  // Without a word to this gateway the stream goes back there.
+  v1::ReleaseStreamRequest release;
+  release.set_stream_id("s");
+  v1::ReleaseStreamReply released;
+  ASSERT_TRUE(Owner("s").Release(nullptr, &release, &released).ok());
+  v1::PrepareStreamRequest prepare;
+  prepare.set_stream_id("s");
+  v1::PrepareStreamReply prepared;
+  ASSERT_TRUE(first.Prepare(nullptr, &prepare, &prepared).ok());
+  const uint64_t takeovers = gateway_->Stats().takeovers;
+  // The released call ends first: the next operation looks for the stream.
+  while (gateway_->Stats().moves < 1) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  client->Generate("h", 5);
+  ASSERT_TRUE(client->ReadUntilDone("h"));
+  EXPECT_EQ(OwnerOf("s"), address);
+  EXPECT_EQ(gateway_->Stats().takeovers, takeovers);
+}
+
+// A model that hangs ends no call: the worker says that it is not well, and nobody waits for it.
+TEST_F(GatewayWorld, CallsLeaveAWorkerThatSaysItIsUnwell) {
+  auto client = Open("s");
+  client->Append("a", "hello");
+  ASSERT_TRUE(client->ReadUntilDone("a"));
+  FakeWorker& first = Owner("s");
+  client->Generate("g", 400);
+  while (first.tokens_sent < 20) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  first.hangs = true;
+  ASSERT_TRUE(client->ReadUntilDone("g")) << client->call->Finish().error_message();
+  EXPECT_EQ(client->tokens, Expected(5, 400));
+  EXPECT_EQ(client->moved, 1);
+  first.dead = true;
+}
+
+// One late answer of a busy worker is no death.
+TEST_F(GatewayWorld, AWorkerThatIsLateOnceStaysInUse) {
+  workers_[0]->late_answers = 1;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+  while (std::chrono::steady_clock::now() < end) {
+    ASSERT_EQ(gateway_->Stats().workers_healthy, 2u);
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  EXPECT_EQ(workers_[0]->late_answers, 0);
+}
+
 TEST_F(GatewayWorld, LostPositionIsAnInternalErrorAndCounted) {
   auto client = Open("s");
   client->Append("a", "hello");

@@ -319,6 +319,34 @@ TEST_F(SessionTest, ClientsOwnAfterPositionIsReplayedToItWhole) {
   EXPECT_EQ(session.delivered(), 5u);
 }
 
+// The worker dies in the middle of that replay: the next one goes on where it was.
+TEST_F(SessionTest, AReplayThatWasCutGoesOnWithTheClientsOwnTokens) {
+  v1::StreamRequest open = Open();
+  open.mutable_open()->set_after_position(2);
+  Session session(open, &counts_);
+  session.Attach(false);
+  std::vector<v1::StreamReply> replies;
+  ASSERT_TRUE(session.OnReply(Opened(10, "w1"), &replies).ok());
+  ASSERT_TRUE(session.OnReply(Tokens(0, 2, 3, v1::TOKEN_AUTHOR_CLIENT), &replies).ok());
+  session.AddRequest(Append("a", "x"));
+  session.AddRequest(Generate("g"));
+  while (session.NextToWorker()) continue;
+  EXPECT_EQ(session.Attach(true).attach().open().after_position(), 5u);
+  ASSERT_TRUE(session.OnReply(Opened(14, "w2"), &replies).ok());
+  replies.clear();
+  ASSERT_TRUE(session.OnReply(Tokens(0, 5, 2, v1::TOKEN_AUTHOR_CLIENT), &replies).ok());
+  ASSERT_TRUE(session.OnReply(Tokens(0, 7, 3), &replies).ok());
+  ASSERT_EQ(replies.size(), 2u) << "nothing of what was asked for may be missing";
+  EXPECT_EQ(replies[0].request_id(), "open-1");
+  EXPECT_EQ(replies[1].request_id(), "open-1") << "it was there before the generation";
+  // Its own append is no news; its generation goes on under its own name.
+  ASSERT_TRUE(session.OnReply(Tokens(0, 10, 2, v1::TOKEN_AUTHOR_CLIENT), &replies).ok());
+  EXPECT_EQ(replies.size(), 2u);
+  ASSERT_TRUE(session.OnReply(Tokens(0, 12, 2), &replies).ok());
+  ASSERT_EQ(replies.size(), 3u);
+  EXPECT_EQ(replies[2].request_id(), "g");
+}
+
 TEST_F(SessionTest, OperationsInFlightAreBounded) {
   while (session_.CanTakeMore()) session_.AddRequest(Append("a", "x"));
   Session large(Open(), &counts_);

@@ -5,6 +5,9 @@
 #include <fstream>
 #include <iterator>
 
+#include "services/rpc/status_map.h"
+#include "services/worker/worker_state.h"
+
 namespace lola::worker {
 namespace {
 
@@ -174,6 +177,28 @@ TEST(Convert, TextGetsItsBeginningOnlyWhereTheStreamBegins) {
     EXPECT_EQ(append->ids, base == 0 ? first : later);
     EXPECT_EQ(append->ids_at_start, std::nullopt);
   }
+}
+
+TEST(Convert, AnInspectionThatNoMessageHoldsSaysWhatToAskFor) {
+  v1::InspectMemoryReply reply;
+  EXPECT_TRUE(CheckFits(reply).ok());
+  for (int i = 0; i < 9; ++i) {
+    reply.add_heads()->add_pairs()->set_context(std::string(1 << 20, 'x'));
+  }
+  const absl::Status status = CheckFits(reply);
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_NE(status.message().find("9 heads"), std::string::npos) << status;
+  EXPECT_NE(status.message().find("one layer"), std::string::npos) << status;
+}
+
+TEST(Convert, AShardThatDoesNotAnswerIsAwayForCallers) {
+  const engine::EngineOptions options;
+  EXPECT_TRUE(absl::IsUnavailable(WithHint(absl::DeadlineExceededError("append"), options)));
+  const absl::Status full = WithHint(absl::ResourceExhaustedError("queue"), options);
+  EXPECT_EQ(rpc::GetDetail(full, rpc::kRetryAfterMsDetail), "200");
+  absl::Status lasting = absl::ResourceExhaustedError("window");
+  lasting.SetPayload(engine::kLastingPayload, absl::Cord());
+  EXPECT_FALSE(rpc::GetDetail(WithHint(lasting, options), rpc::kRetryAfterMsDetail).has_value());
 }
 
 }  // namespace

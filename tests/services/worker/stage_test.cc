@@ -22,6 +22,7 @@
 #include "services/worker/stage_client.h"
 #include "services/worker/stage_messages.h"
 #include "services/worker/stage_service.h"
+#include "services/worker/stage_session.h"
 #include "tests/services/engine/pipeline/local_stage_link.h"
 #include "tests/services/worker/stage_testing.h"
 
@@ -262,6 +263,58 @@ TEST_F(StageTest, ACopyOnItsWayFailsWithTheSession) {
   });
   EXPECT_TRUE(absl::IsUnavailable((*copy)(to)));
   ending.join();
+}
+
+// Opens sessions and then does nothing any more: reads on, or not even that.
+class StuckStage final : public v1::Stage::Service {
+ public:
+  explicit StuckStage(bool reads) : reads_(reads) {}
+  grpc::Status DescribeStage(grpc::ServerContext*, const v1::DescribeStageRequest*,
+                             v1::StageInfo* info) override {
+    info->set_first_layer(1);
+    info->set_last_layer(2);
+    info->set_revision(kStageRevision);
+    return grpc::Status::OK;
+  }
+  grpc::Status Session(grpc::ServerContext* context, StageSession::Stream* stream) override {
+    v1::StageRequest request;
+    stream->Read(&request);
+    v1::StageReply opened;
+    opened.mutable_opened();
+    stream->Write(opened);
+    while (reads_ && stream->Read(&request)) continue;
+    while (!context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    return grpc::Status::OK;
+  }
+
+ private:
+  const bool reads_;
+};
+
+TEST(StageDeadline, AStageThatIsStuckIsGivenUp) {
+  for (const bool reads : {true, false}) {
+    StuckStage stuck(reads);
+    auto server = rpc::Server::Start({.bind = "127.0.0.1:0"}, {&stuck});
+    ASSERT_TRUE(server.ok()) << server.status();
+    const std::string address = (*server)->address();
+    auto pair =
+        ConnectStage({address, *rpc::MakeChannel(address), "", std::chrono::milliseconds(200)},
+                     std::chrono::seconds(5));
+    ASSERT_TRUE(pair.ok()) << pair.status();
+    ASSERT_TRUE(Opens(*pair->link, Terms()));
+    // Rows that fill what a connection takes unread.
+    const engine::StageSegment segment{0, 0, kRows, 0, {}};
+    const std::vector<float> hidden(size_t{kRows} * 512);
+    std::vector<float> out;
+    engine::StageOutcome outcome;
+    absl::Status stepped = pair->link->StartStep({&segment, 1}, hidden);
+    if (stepped.ok()) stepped = pair->link->FinishStep(out, &outcome);
+    EXPECT_TRUE(absl::IsUnavailable(stepped)) << stepped;
+    EXPECT_THAT(std::string(stepped.message()), HasSubstr("no answer within 200 ms"));
+    EXPECT_FALSE(pair->link->state().ok());
+    pair->link.reset();
+    (*server)->Shutdown(std::chrono::milliseconds(0));
+  }
 }
 
 TEST_F(StageTest, DescribesItself) {

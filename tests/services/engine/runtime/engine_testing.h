@@ -14,6 +14,7 @@
 #include <optional>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "services/engine/runtime/engine.h"
@@ -86,6 +87,7 @@ class BreakableRunner : public ModelRunner {
     if (rows > max_rows) max_rows = rows;
     if (steps_to_loss >= 0 && steps_to_loss-- == 0) lost = true;
     if (lost) return health();
+    while (stuck) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     const absl::Status status = inner_->Step(segments);
     for (Segment& segment : segments) {
       if (segment.logits != nullptr && nan_logits > 0) {
@@ -99,6 +101,7 @@ class BreakableRunner : public ModelRunner {
   std::atomic<int> nan_logits{0};
   std::atomic<int> steps_to_loss{-1};
   std::atomic<bool> lost{false};
+  std::atomic<bool> stuck{false};  // steps do not come back until it is false again
   std::atomic<size_t> max_rows{0};
 
  private:

@@ -264,6 +264,8 @@ void FakeBackend::Acquire(AcquireRequest request, Callback<AcquiredStream> done)
 }
 
 void FakeBackend::Renew(StatusCallback done) {
+  ++renewals;
+  if (mute_renewals) return;
   Do([done] { done(absl::OkStatus()); });
 }
 
@@ -286,6 +288,7 @@ void FakeBackend::Append(size_t shard, std::shared_ptr<const AppendBatch> batch,
       std::this_thread::sleep_for(std::chrono::microseconds(append_delay_us));
     }
     if (store_->unavailable) return done(absl::UnavailableError("shard is away"));
+    if (batch->entries.size() > batch_max) return done(absl::ResourceExhaustedError("too many"));
     std::vector<AppendResult> results;
     for (const AppendEntry& entry : batch->entries) results.push_back(store_->Append(entry));
     if (store_->lose_append_answers > 0) {
@@ -298,26 +301,47 @@ void FakeBackend::Append(size_t shard, std::shared_ptr<const AppendBatch> batch,
 
 void FakeBackend::ReadTokens(std::string stream_id, uint64_t from, uint64_t to,
                              Callback<std::vector<TokenRun>> done) {
-  Answer<std::vector<TokenRun>>(
-      [this, stream_id, from, to] { return store_->Read(stream_id, from, to); }, std::move(done));
+  Do([this, stream_id, from, to, done] {
+    if (!hold_reads) return done(store_->Read(stream_id, from, to));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    ReadTokens(stream_id, from, to, done);
+  });
 }
 
 void FakeBackend::PutSnapshot(PutSnapshotRequest request, Callback<SnapshotRecord> done) {
   Answer<SnapshotRecord>([this, request] { return store_->PutSnapshot(request); }, std::move(done));
 }
 
+struct FakeBackend::Download {
+  std::string bytes;
+  size_t at = 0;
+  ByteSink sink;
+  StatusCallback done;
+};
+
 void FakeBackend::GetSnapshot(std::string stream_id, std::string blob_id, ByteSink sink,
                               StatusCallback done) {
   Do([this, stream_id, blob_id, sink, done] {
     auto bytes = store_->GetSnapshot(stream_id, blob_id);
     if (!bytes.ok()) return done(bytes.status());
-    const auto span = std::as_bytes(std::span(*bytes));
-    for (size_t at = 0; at < span.size(); at += 10'000) {
-      absl::Status fed = sink(span.subspan(at, std::min<size_t>(10'000, span.size() - at)));
-      if (!fed.ok()) return done(absl::CancelledError("the receiver refused"));
-    }
-    done(absl::OkStatus());
+    Continue(std::make_shared<Download>(Download{*std::move(bytes), 0, sink, done}));
   });
+}
+
+void FakeBackend::Continue(std::shared_ptr<Download> download) {
+  const auto all = std::as_bytes(std::span(download->bytes));
+  absl::Status status;
+  for (size_t& at = download->at; status.ok() && at < all.size(); at += 10'000) {
+    if (hold_downloads && at > 0) {
+      return Do([this, download] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        Continue(download);
+      });
+    }
+    status = download->sink(all.subspan(at, std::min<size_t>(10'000, all.size() - at)));
+  }
+  ++downloads;
+  download->done(status.ok() ? status : absl::CancelledError("the receiver refused"));
 }
 
 }  // namespace lola::engine

@@ -90,8 +90,16 @@ class FakeBackend : public StreamBackend {
 
   std::atomic<bool> hold_appends{false};  // they wait until this is false again
   std::atomic<int> append_delay_us{0};
+  std::atomic<bool> hold_downloads{false};  // the same, of all but a snapshot's first pieces
+  std::atomic<bool> hold_reads{false};      // the same, of ReadTokens
+  std::atomic<int> downloads{0};            // that have ended
+  std::atomic<bool> mute_renewals{false};   // they are never answered
+  std::atomic<int> renewals{0};             // that were asked for
+  std::atomic<size_t> batch_max{SIZE_MAX};  // batches of more streams are refused, as by a shard
 
  private:
+  struct Download;
+  void Continue(std::shared_ptr<Download> download);
   void Do(std::function<void()> task);
   template <typename T>
   void Answer(std::function<absl::StatusOr<T>()> work, Callback<T> done);

@@ -86,6 +86,22 @@ TEST_F(Loss, ADeviceThatComesBackServesAgain) {
   EXPECT_EQ(store_->Tokens("s"), Undisturbed());
 }
 
+// Whoever asks whether this worker is well must not send anybody here.
+TEST_F(Loss, AWorkerWhoseModelHangsDoesNotCallItselfWell) {
+  EngineOptions options = SmallOptions();
+  options.stuck_after = std::chrono::milliseconds(300);
+  Worker worker(store_, options, "worker");
+  auto session = worker.Open("s");
+  ASSERT_TRUE(worker.Eventually([&](const auto&) { return worker.engine->health().ok(); }));
+  worker.runner->stuck = true;
+  worker.Append(session, 1, RandomText(kPrompt, 1), 0);
+  EXPECT_TRUE(worker.Eventually([&](const auto&) { return !worker.engine->health().ok(); }));
+  EXPECT_TRUE(absl::IsUnavailable(worker.engine->health())) << worker.engine->health();
+  worker.runner->stuck = false;
+  EXPECT_TRUE(worker.Eventually([&](const auto&) { return worker.engine->health().ok(); }));
+  EXPECT_TRUE(session.client->WaitDone(1));
+}
+
 // Ownership that arrives after the loss is given back, not kept for a state that cannot be made.
 TEST_F(Loss, AStreamThatWasBeingAcquiredIsGivenBack) {
   Worker worker(store_, SmallOptions(), "worker");

@@ -253,6 +253,52 @@ TEST(Operations, AFullQueueIsRefusedWithAHint) {
   worker.backend->hold_appends = false;
 }
 
+TEST(Operations, SnapshotsInTheQueueAreBoundedToo) {
+  EngineOptions options = SmallOptions();
+  options.ops_per_stream_max = 3;
+  Worker worker(std::make_shared<FakeStore>(), options);
+  auto session = worker.Open("s");
+  worker.backend->hold_appends = true;
+  worker.Append(session, 1, RandomText(20, 1));
+  for (int i = 0; i < 2; ++i) worker.engine->Snapshot("s", "kept", [](auto) {});
+  const absl::Status status = worker.Snapshot("s", "one-more").status();
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("3 of at most 3"));
+  worker.backend->hold_appends = false;
+  EXPECT_TRUE(session.client->WaitDone(1));
+}
+
+TEST(Operations, ABatchHoldsNoMoreStreamsThanAShardTakes) {
+  EngineOptions options = SmallOptions();
+  options.append_batch_streams_max = 1;
+  options.unavailable_deadline = std::chrono::milliseconds(200);
+  Worker worker(std::make_shared<FakeStore>(), options);
+  worker.backend->batch_max = 1;
+  std::vector<Worker::Session> sessions;
+  for (uint32_t i = 0; i < options.slots; ++i) {
+    sessions.push_back(worker.Open("s" + std::to_string(i)));
+  }
+  worker.backend->hold_appends = true;  // of the first; the others gather behind it
+  for (auto& session : sessions) worker.Append(session, 1, RandomText(20, 1));
+  ASSERT_TRUE(worker.Eventually(
+      [&](const auto& now) { return now.uncommitted_tokens == 20 * sessions.size(); }));
+  worker.backend->hold_appends = false;
+  for (auto& session : sessions) EXPECT_TRUE(session.client->WaitDone(1));
+}
+
+// Waiting lifts a full queue, but not a full window: clients must not try again for ever.
+TEST(Operations, AFullSoftmaxWindowSaysThatWaitingDoesNotHelp) {
+  Worker worker(std::make_shared<FakeStore>());
+  AttachRequest request{.stream_id = "s", .create_if_missing = true};
+  request.settings = memory::LolaSettings::SoftmaxProfile(16);
+  auto session = worker.Attach(request);
+  ASSERT_TRUE(session.client->WaitOpened());
+  worker.Append(session, 1, RandomText(17, 1));
+  const absl::Status status = session.client->WaitError();
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_TRUE(status.GetPayload(kLastingPayload)) << status;
+}
+
 TEST(Operations, NothingLeavesBeforeItIsCommitted) {
   auto store = std::make_shared<FakeStore>();
   Worker worker(store);

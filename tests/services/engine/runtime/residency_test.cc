@@ -191,6 +191,87 @@ TEST(Residency, ADrainPastItsDeadlineEndsAnyway) {
   EXPECT_TRUE(session.client->WaitReleased());
 }
 
+TEST(Residency, TheEarliestDeadlineOfSeveralDrainsHolds) {
+  Worker worker(std::make_shared<FakeStore>());
+  auto session = worker.Open("s");
+  worker.backend->hold_appends = true;  // the stream does not come to rest
+  worker.Append(session, 1, RandomText(30, 1));
+  std::atomic<int> drained{0};
+  worker.engine->Drain(std::chrono::hours(1), [&](uint32_t) { ++drained; });
+  worker.engine->Drain(std::chrono::milliseconds(50), [&](uint32_t) { ++drained; });
+  EXPECT_TRUE(session.client->WaitReleased());
+  EXPECT_TRUE(worker.Eventually([&](const auto&) { return drained == 2; }));
+  worker.backend->hold_appends = false;
+}
+
+TEST(Residency, LeasesAreRenewedWhileARoundBeforeIsNotAnswered) {
+  EngineOptions options = SmallOptions();
+  options.lease_renewal = std::chrono::milliseconds(10);
+  Worker worker(std::make_shared<FakeStore>(), options);
+  auto session = worker.Open("s");
+  worker.backend->mute_renewals = true;  // as by one shard of several that hangs
+  const int before = worker.backend->renewals;
+  EXPECT_TRUE(
+      worker.Eventually([&](const auto&) { return worker.backend->renewals > before + 3; }));
+}
+
+// What is still on its way to a slot when its stream leaves must not reach who has the slot next.
+TEST(Residency, AnAbandonedDownloadDoesNotTouchTheSlotsNextStream) {
+  auto store = std::make_shared<FakeStore>();
+  {
+    Worker other(store, SmallOptions(), "worker-b");
+    auto session = other.Open("old");
+    other.Append(session, 1, RandomText(90, 1));
+    ASSERT_TRUE(session.client->WaitDone(1));
+    ASSERT_TRUE(other.Release("old", "").ok());
+  }
+  EngineOptions options = SmallOptions();
+  options.slots = 1;
+  Worker worker(store, options);
+  worker.backend->hold_downloads = true;
+  auto old = worker.Attach({.stream_id = "old"});
+  ASSERT_TRUE(worker.Eventually([](const auto& now) { return now.slots_used == 1; }));
+  ASSERT_TRUE(worker.Release("old", "elsewhere").ok());  // in the middle of its download
+  auto session = worker.Open("new");
+  worker.Append(session, 1, RandomText(40, 0));
+  worker.Generate(session, 2, 30);
+  ASSERT_TRUE(session.client->WaitDone(2));
+  worker.backend->hold_downloads = false;
+  ASSERT_TRUE(worker.Eventually([&](const auto&) { return worker.backend->downloads == 1; }));
+  worker.Append(session, 3, RandomText(25, 1000));
+  worker.Generate(session, 4, 20);
+  ASSERT_TRUE(session.client->WaitDone(4));
+  const Script alone = Alone(0);
+  EXPECT_EQ(store->Tokens("new"), alone.log);
+  EXPECT_EQ(worker.Inspect("new")->state_digest, alone.digest);
+}
+
+// A repeated append is compared with the log, part of which has to be fetched; meanwhile its stream
+// leaves the slot and comes back with a tail that begins later.
+TEST(Residency, AStreamThatLeavesWhileItsLogIsFetchedComparesAllOfIt) {
+  constexpr size_t kText = kRepetitionWindowMax + 900;
+  EngineOptions options = SmallOptions();
+  options.slots = 1;
+  auto store = std::make_shared<FakeStore>();
+  Worker worker(store, options);
+  auto session = worker.Open("s");
+  const std::vector<int32_t> text = RandomText(kText, 1);
+  worker.Append(session, 1, text, 0);
+  ASSERT_TRUE(session.client->WaitDone(1));
+  worker.backend->hold_appends = true;  // so that the state goes ahead of what is known as durable
+  worker.Generate(session, 2, options.uncommitted_tokens_max, kText);
+  ASSERT_TRUE(worker.Eventually(
+      [&](const auto& now) { return now.decode_tokens == options.uncommitted_tokens_max; }));
+  worker.backend->hold_appends = false;
+  ASSERT_TRUE(session.client->WaitDone(2));
+  worker.backend->hold_reads = true;
+  worker.Append(session, 3, {text.begin(), text.begin() + 1000}, 0);
+  auto other = worker.Open("other");  // takes the only slot
+  worker.backend->hold_reads = false;
+  ASSERT_TRUE(session.client->WaitDone(3));
+  EXPECT_EQ(session.client->done(3).position, 1000u);
+}
+
 TEST(Residency, OpenStreamsAreBounded) {
   EngineOptions options = SmallOptions();
   options.open_streams_max = 5;
