@@ -102,9 +102,15 @@ class PipelineTest : public ::testing::Test {
     arguments.insert(arguments.end(), {"--endpoint", cluster_.gateway_address(0)});
     return RunProgram(arguments, std::chrono::seconds(60));
   }
+  // A worker that has just come back to its stages may not know it yet, and says UNAVAILABLE.
   void MoveTo(const std::string& stream, int worker) {
     if (cluster_.OwnerOf(stream) == worker) return;
-    const CommandResult moved = Lola({"migrate", stream, "--to", cluster_.worker_address(worker)});
+    constexpr int kUnavailable = 3;
+    CommandResult moved;
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    do {
+      moved = Lola({"migrate", stream, "--to", cluster_.worker_address(worker)});
+    } while (moved.exit_code == kUnavailable && std::chrono::steady_clock::now() < deadline);
     ASSERT_EQ(moved.exit_code, 0) << moved.output << cluster_.Logs();
     ASSERT_EQ(cluster_.OwnerOf(stream), worker);
   }
