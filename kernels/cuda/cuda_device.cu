@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "kernels/cuda/cuda_gemm.h"
 #include "kernels/cuda/plugin.h"
@@ -67,20 +68,20 @@ class CudaBase : public Device {
 
   void Upload(Queue queue, void* to, const void* from, size_t bytes) override {
     if (!Ready() || bytes == 0) return;
-    Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, Stream(queue)), "upload");
+    Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, Other(queue)), "upload");
   }
   void Download(Queue queue, void* to, const void* from, size_t bytes) override {
     if (!Ready() || bytes == 0) return;
-    Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, Stream(queue)), "download");
+    Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, Other(queue)), "download");
   }
   void Zero(Queue queue, void* data, size_t bytes) override {
     if (!Ready() || bytes == 0) return;
-    Check(cudaMemsetAsync(data, 0, bytes, Stream(queue)), "zero");
+    Check(cudaMemsetAsync(data, 0, bytes, Other(queue)), "zero");
   }
 
   void CopyWithin(Queue queue, void* to, const void* from, size_t bytes) override {
     if (!Ready() || bytes == 0) return;
-    Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, Stream(queue)), "copy");
+    Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, Other(queue)), "copy");
   }
 
   Mark Record(Queue queue) override;
@@ -92,7 +93,7 @@ class CudaBase : public Device {
     if (!Ready()) return false;
     recording_broken_ = false;
     LOLA_CHECK(on_ == Queue::kCompute);
-    if (cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
+    if (cudaStreamBeginCapture(Other(on_), cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
       cudaGetLastError();
       return false;
     }
@@ -101,7 +102,7 @@ class CudaBase : public Device {
   }
   GraphId EndRecording() override;
   void Replay(GraphId graph) override {
-    if (Ready()) Check(cudaGraphLaunch(graphs_.at(graph), Stream(Queue::kCompute)), "replay");
+    if (Ready()) Check(cudaGraphLaunch(graphs_.at(graph), Other(Queue::kCompute)), "replay");
   }
   void Forget(GraphId graph) override {
     const auto found = graphs_.find(graph);
@@ -119,13 +120,14 @@ class CudaBase : public Device {
     if (call.rows == 0 || !Ready()) return;
     const std::string failed = gemm_.Run(call, stream());
     if (!failed.empty()) Fail(failed);
+    behind_kernel_[size_t(on_)] = true;
   }
 
   bool Ready() const {
     MakeCurrent();
     return !failed_.load(std::memory_order_acquire);
   }
-  // A kernel may be started before the one ahead of it has ended: it waits itself
+  // A kernel right behind another one may be started before that has ended: it waits itself
   // (AwaitPrevious), and the time of starting it is hidden.
   template <typename... Params, typename... Args>
   void Launch(void (*kernel)(Params...), dim3 grid, unsigned threads, size_t shared_bytes,
@@ -139,7 +141,7 @@ class CudaBase : public Device {
     config.dynamicSmemBytes = shared_bytes;
     config.stream = stream();
     config.attrs = &early;
-    config.numAttrs = early_launches_ ? 1 : 0;
+    config.numAttrs = early_launches_ && std::exchange(behind_kernel_[size_t(on_)], true) ? 1 : 0;
     Check(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), "launch");
   }
   void Launched() { Check(cudaGetLastError(), "launch"); }
@@ -151,6 +153,11 @@ class CudaBase : public Device {
   // opened. Costs nothing when it is current already.
   void MakeCurrent() const { cudaSetDevice(index_); }
   cudaStream_t Stream(Queue queue) const { return queues_[size_t(queue)]; }
+  // For what is no kernel: the next kernel waits for it as a whole.
+  cudaStream_t Other(Queue queue) {
+    behind_kernel_[size_t(queue)] = false;
+    return Stream(queue);
+  }
   bool Recording() const { return recorder_.load() == std::this_thread::get_id(); }
   // What the recording thread enqueues does not run, so nothing is wrong with the device: the
   // recording is. Other threads wait for real work meanwhile.
@@ -185,6 +192,7 @@ class CudaBase : public Device {
   int index_ = 0;
   DeviceInfo info_;
   bool early_launches_ = false;
+  bool behind_kernel_[kQueues] = {};  // the newest in the queue is a kernel
   cudaStream_t queues_[kQueues] = {};
   Queue on_ = Queue::kCompute;
   CudaGemm gemm_;
@@ -247,7 +255,7 @@ Mark CudaBase::Record(Queue queue) {
   cudaEvent_t event = nullptr;
   Check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "event");
   if (event == nullptr) return 0;
-  Check(cudaEventRecord(event, Stream(queue)), "event");
+  Check(cudaEventRecord(event, Other(queue)), "event");
   std::lock_guard lock(mu_);
   marks_[++last_mark_] = SharedEvent(event, [](cudaEvent_t e) { cudaEventDestroy(e); });
   return last_mark_;
@@ -266,7 +274,7 @@ void CudaBase::ForgetOldMarks() {
 void CudaBase::WaitFor(Queue queue, Mark mark) {
   if (!Ready()) return;
   if (const SharedEvent event = EventOf(mark)) {
-    Check(cudaStreamWaitEvent(Stream(queue), event.get(), 0), "wait");
+    Check(cudaStreamWaitEvent(Other(queue), event.get(), 0), "wait");
   }
 }
 
