@@ -237,7 +237,11 @@ std::string CudaBase::Open(const DeviceOptions& options) {
            ", needed is 8.0";
   }
   info_.name = properties.name;
-  info_.backend = "cuda-sm" + std::to_string(properties.major * 10 + properties.minor);
+  // Everything that the bits depend on: the kind of GPU and its size, by which cuBLASLt chooses
+  // algorithms, and that library's version.
+  info_.backend = "cuda-sm" + std::to_string(properties.major * 10 + properties.minor) + "x" +
+                  std::to_string(properties.multiProcessorCount) + "-lt" +
+                  std::to_string(cublasLtGetVersion()) + (options.batch_invariant ? "" : "-fast");
   info_.memory_bytes = properties.totalGlobalMem;
   info_.processors = properties.multiProcessorCount;
   info_.compute_major = properties.major;

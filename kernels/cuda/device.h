@@ -23,7 +23,9 @@ namespace lola::cuda {
 
 struct DeviceInfo {
   std::string name;     // "NVIDIA H200", "emulation"
-  std::string backend;  // "cuda", "emulation": the instruction class of its results
+  // The instruction class of its results: "emulation", "cuda-sm90x132-lt130200" (a GPU, how many
+  // multiprocessors, cuBLASLt's version); ends in "-fast" when bits depend on the batch.
+  std::string backend;
   uint64_t memory_bytes = 0;
   uint64_t free_bytes = 0;
   int processors = 0;

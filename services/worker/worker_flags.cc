@@ -18,7 +18,8 @@ void RegisterComputeFlags(rpc::OptionSet& set, ComputeOptions* options, std::str
   set.Add("backend", &options->backend, "what runs the model: auto | cpu | cuda");
   set.Add("device", &options->device, "which GPU, counted from 0");
   set.Add("batch-invariant", &options->batch_invariant,
-          "GPU: the same state whatever else is in the batch; false: faster products may differ");
+          "GPU: the same state whatever else is in the batch; false: faster products, states may "
+          "differ, and no reply says that a stream goes on bit for bit");
   set.Add("instructions", instructions,
           "CPU: auto, or the class that all machines of a cluster have (avx2), so that streams "
           "move between them bit for bit");

@@ -13,6 +13,9 @@ void AddClass(Classes& classes, std::string_view name) {
 }
 
 Continuation JudgeContinuation(std::span<const std::string> computed_by, std::string_view own) {
+  if (!computed_by.empty() && own.find(kVaryingMark) != std::string_view::npos) {
+    return Continuation::kTolerance;
+  }
   Continuation judged = Continuation::kExact;
   for (const std::string& one : computed_by) {
     if (one == own) continue;

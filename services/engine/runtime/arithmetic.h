@@ -15,6 +15,9 @@ namespace lola::engine {
 
 // Stands for a class that nobody wrote down.
 inline constexpr std::string_view kUnknownClass = "unknown";
+// In the name of a class whose bits depend on what else is in the batch: GPUs with
+// --batch-invariant=false. Nothing goes on exactly there.
+inline constexpr std::string_view kVaryingMark = "-fast";
 
 // Classes that took part, each once, the newest last.
 using Classes = std::vector<std::string>;
@@ -24,7 +27,7 @@ void AddClass(Classes& classes, std::string_view name);
 enum class Continuation : uint8_t {
   kUnknown,    // some of it was computed by nobody knows what
   kExact,      // bit for bit as where it comes from
-  kTolerance,  // another class computed some of it
+  kTolerance,  // another class computed some of it, or the own one varies
 };
 // Of a worker of class `own` that goes on from what `computed_by` computed. Exact when there is
 // nothing yet.

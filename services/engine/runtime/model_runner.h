@@ -30,7 +30,7 @@ class ModelRunner {
 
   // True: Segment::sampling is honoured, and `logits` may be null with logits_rows 1.
   virtual bool samples() const { return false; }
-  // States continue bit for bit within one class: "avx512bf16", "cuda-sm90".
+  // States continue bit for bit within one class: "avx512bf16", "cuda-sm90x132-lt130200".
   virtual std::string instruction_class() const;
   // As of the last step. Scheduler thread.
   virtual RunnerCounters counters() const { return {}; }

@@ -28,6 +28,15 @@ TEST(Arithmetic, OnlyOneOwnClassIsExact) {
   EXPECT_EQ(JudgeContinuation(Classes{"unknown", "cuda-sm90"}, "avx2"), Continuation::kTolerance);
 }
 
+TEST(Arithmetic, AClassThatVariesIsNeverExact) {
+  for (const std::string varying : {"cuda-sm90x132-lt130200-fast", "0-1:cuda-sm90-fast,2-3:avx2"}) {
+    EXPECT_EQ(JudgeContinuation(Classes{varying}, varying), Continuation::kTolerance);
+    EXPECT_EQ(JudgeContinuation(Classes{"avx2"}, varying), Continuation::kTolerance);
+    EXPECT_EQ(JudgeContinuation({}, varying), Continuation::kExact) << "nothing computed yet";
+    EXPECT_EQ(JudgeContinuation(Classes{varying}, "avx2"), Continuation::kTolerance);
+  }
+}
+
 class ClassChange : public ::testing::Test {
  protected:
   std::unique_ptr<Worker> Make(const std::string& name, const std::string& instruction_class) {
