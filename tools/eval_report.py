@@ -211,7 +211,8 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=pathlib.Path,
                         help="JSON of lola eval: one run, or one run a line")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("."), help="folder")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("."),
+                        help="folder to write to, made when missing (default: this one)")
     parser.add_argument("--no-plots", action="store_true", help="the table alone")
     arguments = parser.parse_args()
     all_results = [results for path in arguments.files for results in read(path)]

@@ -90,11 +90,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=pathlib.Path, help="new directory")
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="llama-3.2-1b")
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="llama-3.2-1b",
+                        help="default llama-3.2-1b")
     parser.add_argument("--layers", type=int, help="fewer layers than the shape has")
     parser.add_argument("--files", type=int, default=1, help="weight files (default: one)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--tokenizer", type=pathlib.Path, default=BYTES)
+    parser.add_argument("--seed", type=int, default=1, help="of the weights (default 1)")
+    parser.add_argument("--tokenizer", type=pathlib.Path, default=BYTES,
+                        help="tokenizer.json to put there (default: single bytes)")
     arguments = parser.parse_args()
     if arguments.out.exists():
         sys.exit(f"random_model: {arguments.out}: exists already; name a new directory")

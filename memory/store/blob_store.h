@@ -84,6 +84,7 @@ class BlobStore {
   absl::Status Remove(const std::string& blob_id);
   // Moves a damaged blob to `<blob>.broken` and returns that path.
   std::string SetAside(const std::string& blob_id);
+  // There is a `<blob>.broken`.
   bool SetAsideBefore(const std::string& blob_id);
   // Ids of all whole blobs.
   absl::StatusOr<std::vector<std::string>> List();

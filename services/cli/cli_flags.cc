@@ -95,7 +95,8 @@ void RegisterStreams(OptionSet& set, CliFlags* flags) {
 
   OptionSet& snapshot = set.AddCommand("snapshot", "keep the present state under a name");
   AddStream(snapshot, flags);
-  snapshot.AddPositional("name", &flags->name, "kept until the stream is removed", true);
+  snapshot.AddPositional("name", &flags->name,
+                         "kept until the stream is removed, or rewound to before it", true);
 
   OptionSet& rewind = set.AddCommand("rewind", "forget everything behind a position");
   AddStream(rewind, flags);

@@ -30,8 +30,9 @@ void Register(lola::rpc::OptionSet& set, Flags& flags) {
   lola::rpc::RegisterChannelOptions(set, &flags.peers);
   lola::rpc::RegisterLogOptions(set, &flags.log);
   set.Add("metrics-bind", &flags.metrics_bind, "host:port of /metrics; empty: off");
-  set.Add("map", &flags.map, "JSON file: which memory shard serves which partitions");
-  set.Add("workers", &flags.workers, "worker addresses, comma separated, as workers advertise");
+  set.Add("map", &flags.map, "JSON file: which memory shard serves which partitions; required");
+  set.Add("workers", &flags.workers,
+          "worker addresses, comma separated, as workers advertise; required");
   set.Add("outage-max", &flags.gateway.outage_max,
           "a client call that finds no worker for so long ends with UNAVAILABLE");
   set.Add("calls-max", &flags.gateway.calls_max,

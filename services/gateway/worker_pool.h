@@ -1,6 +1,7 @@
 // The workers this gateway knows: their channels, whether they answer, which one a stream without
-// an owner goes to. Thread-safe. Workers are asked how they are once a second; a caller that saw
-// one fail says so at once.
+// an owner goes to. Thread-safe. Workers are asked how they are now and then, more often while one
+// does not answer; one answer that is late does not count, two in a row do. A caller that saw one
+// fail says so at once.
 #ifndef LOLA_SERVICES_GATEWAY_WORKER_POOL_H_
 #define LOLA_SERVICES_GATEWAY_WORKER_POOL_H_
 
@@ -42,7 +43,7 @@ class WorkerPool {
   using OnUnwell = std::function<void(const std::string& address, const absl::Status& why)>;
   void SetOnUnwell(OnUnwell on_unwell) { on_unwell_ = std::move(on_unwell); }
 
-  // One round of questions, then one every `poll_every` on a thread of the pool's own.
+  // Begins to ask, on a thread of the pool's own: at once, then every `poll_every`.
   void Start();
   void Stop();
 
@@ -57,6 +58,7 @@ class WorkerPool {
   // healthy, nullopt.
   std::optional<std::string> Pick(std::string_view stream_id,
                                   const std::set<std::string>& except) const;
+  // It counts as not healthy until it answers again.
   void ReportFailure(const std::string& address, const absl::Status& status);
 
   std::vector<v1::WorkerStatus> Statuses() const;

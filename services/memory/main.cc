@@ -1,9 +1,4 @@
 // lola-memory: wiring only.
-#include <signal.h>
-#include <unistd.h>
-
-#include <mutex>
-
 #include "memory/cluster/partition_map.h"
 #include "services/memory/shard_service.h"
 #include "services/metrics/serve.h"
@@ -33,7 +28,8 @@ void Register(lola::rpc::OptionSet& set, Flags& flags) {
   lola::rpc::RegisterServerOptions(set, &flags.server);
   lola::rpc::RegisterLogOptions(set, &flags.log);
   set.Add("metrics-bind", &flags.metrics_bind, "host:port of /metrics; empty: off");
-  set.Add("data", &flags.shard.store.directory, "folder of this shard's data; made when missing");
+  set.Add("data", &flags.shard.store.directory,
+          "folder of this shard's data; made when missing; required");
   set.Add("shard-id", &flags.shard.shard_id, "this shard's id in the map");
   set.Add("map", &flags.map,
           "JSON file: which shard serves which partitions; empty: this one serves all");
@@ -41,7 +37,8 @@ void Register(lola::rpc::OptionSet& set, Flags& flags) {
   set.Add("record-cache", &flags.cache, "memory for cached records and log blocks");
   set.Add("collect-every", &flags.collect_every, "pause between rounds of expiry and collection");
   set.Add("threads", &flags.threads, "threads for disk work");
-  set.Add("queue-max", &flags.queue, "calls that may wait for a thread; more are refused");
+  set.Add("queue-max", &flags.queue,
+          "calls that may wait for a thread, and that may send; more are refused");
   set.SetExamples(
       "Example:\n  lola-memory --bind 127.0.0.1:50071 --data ./shard-0 --shard-id shard-0 "
       "--map map.json");
@@ -62,15 +59,6 @@ absl::Status Resolve(Flags& flags) {
   if (!map.ok()) return map.status();
   shard.map = *std::move(map);
   return absl::OkStatus();
-}
-
-// A shard whose disk failed it can write again once its folder is opened anew, with all that was
-// acknowledged: it ends as at a SIGTERM, and whoever started it starts another.
-absl::Status LeaveWhenBroken(const lola::shard::ShardService& shard) {
-  static std::once_flag once;
-  absl::Status health = shard.Health();
-  if (!health.ok()) std::call_once(once, [] { kill(getpid(), SIGTERM); });
-  return health;
 }
 
 }  // namespace
@@ -97,11 +85,12 @@ int main(int argc, char** argv) {
       .metrics_bind = flags.metrics_bind,
       .services = {(*shard)->service()},
       .series = [&](auto& page) { lola::metrics::WriteShard((*shard)->Stats(), labels, page); },
-      .health = [&] { return LeaveWhenBroken(**shard); },
+      .health = [&] { return (*shard)->Health(); },
+      // A folder whose disk failed can be written again once it is opened anew.
+      .ends_when_unwell = true,
       .listening = nullptr,
       .drain = [&](std::chrono::milliseconds) { (*shard)->Drain(); },
   });
-  const bool broken = !(*shard)->Health().ok();
   (*shard)->Stop();
-  return broken ? 1 : code;
+  return code;
 }

@@ -1,5 +1,8 @@
 #include "services/metrics/serve.h"
 
+#include <signal.h>
+#include <unistd.h>
+
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -14,8 +17,8 @@ constexpr std::chrono::milliseconds kHealthInterval{100};
 // Keeps the health service's answer equal to the process's own, and says changes in the log.
 class HealthWatch {
  public:
-  HealthWatch(rpc::Server* server, std::function<absl::Status()> health)
-      : server_(*server), health_(std::move(health)) {
+  HealthWatch(rpc::Server* server, std::function<absl::Status()> health, bool ends)
+      : server_(*server), health_(std::move(health)), ends_(ends) {
     server_.SetServing(true);
     if (health_) thread_ = std::thread([this] { Loop(); });
   }
@@ -44,12 +47,16 @@ class HealthWatch {
         rpc::LogInfo("serving again");
       } else {
         rpc::LogError("not serving", {{"why", health}});
+        if (!ends_) continue;
+        kill(getpid(), SIGTERM);
+        return;  // once: a second signal would end it in the middle
       }
     }
   }
 
   rpc::Server& server_;
   const std::function<absl::Status()> health_;
+  const bool ends_;
   std::mutex mu_;
   std::condition_variable wake_;
   bool stopping_ = false;  // guarded by mu_
@@ -65,12 +72,13 @@ int Serve(const ServedProcess& process) {
   auto exporter = Exporter::Start(process.metrics_bind, process.program, {process.series},
                                   process.server.insecure);
   if (!exporter.ok()) return rpc::ReportFatal(process.program, exporter.status());
-  HealthWatch watch(server->get(), process.health);
-  return rpc::RunUntilSignal(**server, [&](std::chrono::milliseconds deadline) {
+  HealthWatch watch(server->get(), process.health, process.ends_when_unwell);
+  const int code = rpc::RunUntilSignal(**server, [&](std::chrono::milliseconds deadline) {
     watch.Stop();
     (*server)->SetServing(false);
     if (process.drain) process.drain(deadline);
   });
+  return process.ends_when_unwell && !process.health().ok() ? 1 : code;
 }
 
 }  // namespace lola::metrics

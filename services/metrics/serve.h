@@ -21,6 +21,9 @@ struct ServedProcess {
   Source series;
   // What the health service answers, asked ten times a second; null: always well. Any thread.
   std::function<absl::Status()> health;
+  // Who is not well by `health` never gets well again: the process ends as at a SIGTERM, with exit
+  // code 1, and whoever started it starts another.
+  bool ends_when_unwell = false;
   std::function<void(const rpc::Server&)> listening;     // before clients come; may be null
   std::function<void(std::chrono::milliseconds)> drain;  // with the deadline; see RunUntilSignal
 };

@@ -14,8 +14,8 @@ void WriteCalls(const shard::ShardStats& stats, const Labels& labels, Page& page
            Row{"lola_shard_calls_total", "Calls taken.", stats.calls},
            Row{"lola_shard_call_errors_total", "Calls that ended with any status but OK.",
                stats.calls_failed},
-           Row{"lola_shard_overloaded_calls_total", "Calls refused because the queue was full.",
-               stats.calls_overloaded},
+           Row{"lola_shard_overloaded_calls_total",
+               "Calls refused: too many wait for a thread, or send.", stats.calls_overloaded},
            Row{"lola_shard_misrouted_calls_total",
                "Calls refused because another shard serves the partition.", stats.calls_misrouted},
        }) {

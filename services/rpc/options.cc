@@ -14,6 +14,13 @@
 namespace lola::rpc {
 namespace {
 
+// A default as --help shows it: one line, whatever it holds.
+std::string Shown(const std::string& text) {
+  std::string shown;
+  for (const char c : text) shown += c == '\n' ? "\\n" : std::string(1, c);
+  return shown;
+}
+
 // Takes the texts given for one option; the status says what is wrong with them.
 using Setter = std::function<absl::Status(const std::vector<std::string>&)>;
 
@@ -95,8 +102,8 @@ struct OptionSet::Impl {
   void Register(const std::string& name, const std::string& help, const std::string& shown,
                 bool is_flag, bool many, Setter set) {
     // Const: CLI11 takes a non-const second argument for a variable to be bound, not for help.
-    const std::string text =
-        help + " [env " + EnvName(name) + "]" + (shown.empty() ? "" : " (default " + shown + ")");
+    const std::string text = help + " [env " + EnvName(name) + "]" +
+                             (shown.empty() ? "" : " (default " + Shown(shown) + ")");
     Entry& entry = entries[name];
     entry.option = is_flag ? app->add_flag("--" + name, text) : app->add_option("--" + name, text);
     if (!is_flag) {
@@ -163,7 +170,7 @@ OptionSet::OptionSet(std::string program, std::string description)
                    "TOML file with option values; keys are flag names without dashes in "
                    "front [env LOLA_CONFIG]")
       ->type_name("");
-  impl_->app->set_version_flag("--version", std::string("0.1.0"));
+  impl_->app->set_version_flag("--version", std::string(LOLA_VERSION));
   impl_->app->get_formatter()->column_width(30);
 }
 
@@ -208,7 +215,7 @@ void OptionSet::Add(std::string name, double* value, std::string help) {
   impl_->Register(name, help, shown, false, false, NumberSetter(value));
 }
 void OptionSet::Add(std::string name, bool* value, std::string help) {
-  impl_->Register(name, help, "", true, false,
+  impl_->Register(name, help, *value ? "true" : "", true, false,
                   One([value](const std::string& text) { return ParseBool(text, value); }));
 }
 void OptionSet::Add(std::string name, Bytes* value, std::string help) {

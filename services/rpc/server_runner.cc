@@ -127,7 +127,8 @@ struct Server::Impl {
 
 void RegisterServerOptions(OptionSet& set, ServerOptions* options) {
   set.Add("bind", &options->bind, "host:port to serve gRPC on; port 0 takes a free one");
-  set.Add("advertise", &options->advertise, "host:port others reach this process at");
+  set.Add("advertise", &options->advertise,
+          "host:port others reach this process at; empty: where it is bound");
   set.Add("tls-cert", &options->tls_cert, "PEM certificate chain to serve TLS with");
   set.Add("tls-key", &options->tls_key, "PEM key of that certificate");
   set.Add("tls-client-ca", &options->tls_client_ca, "PEM file; clients must show a certificate");

@@ -61,6 +61,8 @@ int main(int argc, char** argv) {
       .metrics_bind = flags.metrics_bind,
       .services = (*system)->services(),
       .series = [&](auto& page) { (*system)->WriteSeries(page); },
+      .health = [&] { return (*system)->Health(); },
+      .ends_when_unwell = true,
       .listening = nullptr,
       .drain = [&](std::chrono::milliseconds deadline) { (*system)->Drain(deadline); },
   });

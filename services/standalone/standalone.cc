@@ -171,6 +171,13 @@ std::vector<grpc::Service*> Standalone::services() { return impl_->gateway->serv
 
 gateway::GatewayStats Standalone::GatewayCounters() const { return impl_->gateway->Stats(); }
 
+absl::Status Standalone::Health() const {
+  for (const Impl::Shard& shard : impl_->shards) {
+    if (absl::Status status = shard.service->Health(); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
 void Standalone::WriteSeries(metrics::Page& page) const {
   metrics::WriteGateway(impl_->gateway->Stats(), {}, page);
   for (size_t i = 0; i < impl_->workers.size(); ++i) {

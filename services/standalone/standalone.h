@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "services/gateway/gateway_service.h"
 #include "services/memory/shard_service.h"
@@ -46,6 +47,8 @@ class Standalone {
   // Series of all parts, labelled with worker and shard.
   void WriteSeries(metrics::Page& page) const;
   gateway::GatewayStats GatewayCounters() const;
+  // OK, or why the folder must be opened anew: the disk failed a shard. Any thread.
+  absl::Status Health() const;
   // Calls end, streams are released with a snapshot.
   void Drain(std::chrono::milliseconds deadline);
 

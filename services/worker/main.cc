@@ -31,7 +31,7 @@ void Register(lola::rpc::OptionSet& set, Flags& flags) {
   lola::rpc::RegisterChannelOptions(set, &flags.peers);
   lola::rpc::RegisterLogOptions(set, &flags.log);
   set.Add("metrics-bind", &flags.metrics_bind, "host:port of /metrics; empty: off");
-  set.Add("map", &flags.map, "JSON file: which memory shard serves which partitions");
+  set.Add("map", &flags.map, "JSON file: which memory shard serves which partitions; required");
   lola::worker::RegisterWorkerFlags(set, &flags.worker);
   lola::worker::RegisterPipelineFlags(set, &flags.worker);
   set.SetExamples(

@@ -55,8 +55,9 @@ void RegisterWorkerFlags(rpc::OptionSet& set, WorkerFlags* flags) {
           "an idle stream without clients is given back after this");
   set.Add("slot-slice", &engine.slot_slice,
           "a running stream makes room for a waiting one after this");
-  set.Add("step-rows", &engine.step_rows,
-          "tokens in one pass of the model, at most; 0: 2048 on a GPU, else 256");
+  set.Add(
+      "step-rows", &engine.step_rows,
+      "tokens in one pass of the model, at most; 0: 2048 on a GPU, 256 on a CPU or in a pipeline");
   set.Add("prefill-rows", &engine.prefill_rows_beside_decode,
           "of them for prefill while other streams decode; 0: an eighth, but at least 64");
   set.Add("checkpoint-interval", &engine.checkpoint_tokens,

@@ -1,8 +1,14 @@
 #!/usr/bin/env bash
-# Runs every libFuzzer target: run_all.sh BUILD_DIR [SECONDS_PER_TARGET]
-# Findings stay under BUILD_DIR/findings; the exit status is 1 if there is any.
+# Runs every libFuzzer target. Usage: tests/fuzz/run_all.sh BUILD_DIR [SECONDS_PER_TARGET]
+# BUILD_DIR is that of the fuzz preset (`tests/run.sh fuzz` makes it and calls this); 60 seconds a
+# target. New inputs go to BUILD_DIR/corpus, findings to BUILD_DIR/findings, each with the target's
+# name; the exit status is 1 if there is any finding.
 set -euo pipefail
-build=${1:?build folder of the fuzz preset}
+case "${1:-}" in
+  -h|--help) sed -n 's/^# //p' "$0"; exit 0 ;;
+  ""|-*) sed -n 's/^# //p' "$0" >&2; exit 2 ;;
+esac
+build=$1
 seconds=${2:-60}
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$build/findings" "$build/corpus"

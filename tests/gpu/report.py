@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Joins what device_bench and the PyTorch peers measured into one table of aims.
 
-Usage: tests/gpu/report.py DIR [--out FILE]
+    tests/gpu/report.py gpu-results --out gpu-results/aims
 
 Reads every .json file of DIR (tests/gpu/run.sh puts them there), prints Markdown, and writes it to
 FILE.md and the verdicts to FILE.json. An aim is met, missed or not measured; figures of fewer
@@ -23,8 +23,8 @@ import report_tables
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.add_argument("--out", type=Path, metavar="FILE")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="with the .json files")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also FILE.md and FILE.json")
     args = parser.parse_args(argv)
     data = Data.read(args.folder)
     if data.results == 0:

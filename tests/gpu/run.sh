@@ -17,6 +17,8 @@ tests/gpu/bundle.sh made). Without a GPU it says so and exits with 77.
   --rebuild    builds the plug-in anew from this tree with the nvcc found here, for this GPU
   --quick      short: the 1B shape only, one sanitizer
 
+PYTHON names the interpreter of peers and report (default python3); the peers need PyTorch.
+
 Parts, in this order, each with its own time limits; a part that fails does not stop the others, and
 the exit code tells how many failed:
   check     the device's tests against the CPU engine on the real device, P2 among them

@@ -194,7 +194,7 @@ def check_format(root, files, report):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", default=pathlib.Path(__file__).resolve().parents[2],
-                        type=pathlib.Path)
+                        type=pathlib.Path, help="checkout to look at (default: this one)")
     parser.add_argument("--no-format", action="store_true", help="skip clang-format")
     args = parser.parse_args()
     violations = []

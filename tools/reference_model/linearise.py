@@ -139,8 +139,9 @@ def main() -> None:
     add("--prose", type=Path, default=None, help="folder of plain text files (*.txt) for it")
     add("--window", type=int, default=64, help="window and chunk")
     add("--features", type=int, default=32, help="features per half")
-    add("--memory", choices=("both", "constant", "rotary"), default="both")
-    add("--memory-distance", type=int, default=128)
+    add("--memory", choices=("both", "constant", "rotary"), default="both",
+        help="positions of the memory that maps and gates learn to be read at")
+    add("--memory-distance", type=int, default=128, help="tokens, for constant positions")
     add("--mass-cap", type=int, default=512, help="for constant memory positions")
     add("--cache-pairs", type=int, default=128, help="default written to config.json")
     add("--length", type=int, default=1024, help="tokens in one row")

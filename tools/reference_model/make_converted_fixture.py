@@ -7,6 +7,7 @@ tests/testdata/parity/converted_* hold logits and states of the streaming refere
 """
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,8 @@ def tokens_of(seed: int) -> torch.Tensor:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__,  # no options: --help must not write anything
+                            formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     write_base(OUT / "base")

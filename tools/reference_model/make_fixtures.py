@@ -181,7 +181,8 @@ def held_out_text(count: int) -> torch.Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write parity fixtures.")
-    parser.add_argument("--out", type=Path, default=ROOT / "tests/testdata/parity")
+    parser.add_argument("--out", type=Path, default=ROOT / "tests/testdata/parity",
+                        help="folder (default: tests/testdata/parity)")
     parser.add_argument("--trained", type=Path, help="also write the set of this model")
     parser.add_argument("--tokens", type=int, default=2000, help="tokens of the trained set")
     args = parser.parse_args()

@@ -157,7 +157,8 @@ def write_case(directory: Path, name: str, case: Case, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write fixtures with Hugging Face transformers.")
-    parser.add_argument("--out", type=Path, default=ROOT / "tests/testdata/transformers")
+    parser.add_argument("--out", type=Path, default=ROOT / "tests/testdata/transformers",
+                        help="folder (default: tests/testdata/transformers)")
     parser.add_argument("names", nargs="*", help="only these (default: all)")
     args = parser.parse_args()
     for seed, (name, case) in enumerate(CASES.items(), start=21):

@@ -38,7 +38,8 @@ def report(name: str, a: torch.Tensor, b: torch.Tensor) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the forms of the model.")
-    parser.add_argument("--model", type=Path, default=DEFAULT_TEXT.parent)
+    parser.add_argument("--model", type=Path, default=DEFAULT_TEXT.parent,
+                        help="model directory (default: models/passkey-1m)")
     parser.add_argument("--tokens", type=int, default=1024, help="a multiple of 64")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -6,6 +6,7 @@
 The templates are written anew here, with the spellings by which the engine recognises a family.
 """
 
+import argparse
 import datetime
 import json
 import pathlib
@@ -183,6 +184,8 @@ class Today(datetime.datetime):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__,  # no options: --help must not write anything
+                            formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     chat_template_utils.datetime = Today  # what strftime_now asks
     families = []
     for name, template in TEMPLATES.items():

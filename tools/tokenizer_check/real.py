@@ -199,10 +199,12 @@ def _seconds(work):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--program", default="build/release/bin/engine_tokenize")
-    parser.add_argument("--out", default="build/tokenizers", type=pathlib.Path)
-    parser.add_argument("--count", default=12_000, type=int, help="texts per vocabulary")
-    parser.add_argument("--seed", default=1, type=int)
+    parser.add_argument("--program", default="build/release/bin/engine_tokenize",
+                        help="our tokenizer (build/release/bin/engine_tokenize)")
+    parser.add_argument("--out", default="build/tokenizers", type=pathlib.Path,
+                        help="folder for the vocabularies (build/tokenizers)")
+    parser.add_argument("--count", default=12_000, type=int, help="texts per vocabulary (12000)")
+    parser.add_argument("--seed", default=1, type=int, help="of the texts (1)")
     parser.add_argument("--only", default="", help="families whose name contains this")
     parser.add_argument("--all-characters", action="store_true",
                         help="also every Unicode character between letters and behind a space")

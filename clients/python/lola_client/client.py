@@ -108,7 +108,7 @@ class Client:
         return self._ask("Fork", request)
 
     def snapshot(self, stream_id, name):
-        """Writes a snapshot that is kept until the stream is deleted."""
+        """Writes a snapshot, kept until the stream is deleted or rewound to before it."""
         return self._ask("Snapshot", inference_pb2.SnapshotRequest(stream_id=stream_id, name=name))
 
     def rewind(self, stream_id, position=None, snapshot=None, request_id=None):

@@ -21,8 +21,8 @@ class InvalidArgument(LolaError):
 
 
 class Refused(LolaError):
-    """The request does not fit the stream's state: other settings, other tokens there, no
-    snapshot that old, another model. Nothing was changed."""
+    """The request does not fit the stream's state: other settings, other tokens there, another
+    model, an id that is taken. Nothing was changed."""
 
 
 class Overloaded(LolaError):

@@ -43,18 +43,20 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("peer", nargs="?", choices=("softmax", "lola", "event"),
                         help="absent: all three")
     parser.add_argument("--geometry", default="llama-3.1-8b",
-                        choices=("llama-3.1-8b", "llama-3.2-1b"))
+                        choices=("llama-3.1-8b", "llama-3.2-1b"), help="default llama-3.1-8b")
     parser.add_argument("--layers", type=int, default=0,
                         help="fewer layers, for trials: no claim comes from them")
     parser.add_argument("--contexts", type=numbers, default=[131072, 32768, 4096, 1024],
                         help="in this order; default 131072,32768,4096,1024")
     parser.add_argument("--batches", type=numbers, default=[1, 8, 64, 0],
                         help="of LoLA's decode, default 1,8,64,full")
-    parser.add_argument("--event-batches", type=numbers, default=[1, 8, 32, 128])
-    parser.add_argument("--most", type=int, default=4096, help="streams of a full batch at most")
+    parser.add_argument("--event-batches", type=numbers, default=[1, 8, 32, 128],
+                        help="events at once, default 1,8,32,128")
+    parser.add_argument("--most", type=int, default=4096,
+                        help="streams of a full batch at most (default 4096)")
     parser.add_argument("--budget", type=float, default=480, metavar="SECONDS",
                         help="no case begins that would end later (default 480)")
-    parser.add_argument("--out", type=Path, metavar="FILE")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="results: FILE.json and FILE.md")
     parser.add_argument("--smoke", action="store_true", help="on the CPU, tiny, times mean nothing")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=None,
                         help="torch.compile (default: yes on a GPU, no in smoke runs)")

@@ -111,6 +111,23 @@ TEST(OptionSet, EveryTypeIsRead) {
   EXPECT_THAT(list, ElementsAre("a", "b", "c"));
 }
 
+TEST(OptionSet, HelpShowsDefaultsOnOneLineEach) {
+  std::string suffix = "a\nb";
+  bool on = true, off = false;
+  OptionSet set("program", "test");
+  set.Add("suffix", &suffix, "put behind");
+  set.Add("on", &on, "goes");
+  set.Add("off", &off, "goes not");
+  ::testing::internal::CaptureStdout();
+  const auto outcome = Parse(set, {"--help"});
+  const std::string help = ::testing::internal::GetCapturedStdout();
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(*outcome, OptionSet::Outcome::kHelpShown);
+  EXPECT_THAT(help, HasSubstr("put behind [env LOLA_SUFFIX] (default a\\nb)\n"));
+  EXPECT_THAT(help, HasSubstr("goes [env LOLA_ON] (default true)\n"));
+  EXPECT_THAT(help, HasSubstr("goes not [env LOLA_OFF]\n"));
+}
+
 TEST(OptionSet, UnknownFlagIsAnErrorThatNamesIt) {
   OptionSet set("program", "test");
   const auto outcome = Parse(set, {"--no-such-flag"});
