@@ -27,7 +27,7 @@ OpenedDevice OpenCudaDevice(const DeviceOptions& options, const std::string& pat
 
 // What the plug-in exports, under this name. Version first, so that a plug-in of another build is
 // refused by name instead of called.
-inline constexpr uint32_t kPluginVersion = 2;
+inline constexpr uint32_t kPluginVersion = 3;
 inline constexpr char kPluginSymbol[] = "lola_cuda_plugin_v1";
 struct PluginEntry {
   uint32_t version;

@@ -1,14 +1,7 @@
 // What the device backend costs, beside what the device can do at most, measured in the same run:
 // ceilings first, then products, attention and chunk events by batch, whole decode steps, prefill
 // and what of it is not LoLA's, snapshots beside decoding, and the price of batch invariance.
-//
-//   device_bench [--smoke] [--only products|ops|steps] [--geometry NAME] [--dtype NAME]
-//                [--layers N] [--batches 1,8,64,full] [--markdown FILE] [--json FILE]
-//
-// The batch "full" is as many streams as the device's memory holds beside weights and working
-// memory. A layer count other than the shape's is for trials: its figures are of another model.
-// --smoke runs everything once on the emulated device with the smallest sizes: its figures mean
-// nothing, but the program is known to run. Without a GPU it says so and exits with 77.
+// Without a GPU it says so and exits with 77.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -21,12 +14,32 @@
 namespace lola::bench {
 namespace {
 
+constexpr char kUsage[] =
+    R"(Usage: device_bench [--only products|ops|steps] [--geometry NAME] [--dtype NAME]
+                    [--layers N] [--batches 1,8,64,full] [--markdown FILE] [--json FILE] [--smoke]
+
+Times the CUDA backend beside the ceilings of the same run.
+
+  --only       a part: matrix products, attention and chunk events, whole steps
+  --geometry   llama-3.2-1b or llama-3.1-8b (default: both); random weights
+  --dtype      bfloat16, float8 or int8 weights (default: all)
+  --batches    streams of a decode step; "full" is as many as the memory holds beside the weights
+  --layers     for trials: figures are of another model then
+  --markdown   writes the table there
+  --json       writes the figures there, for tests/gpu/report.py
+  --smoke      everything once on the emulated device, smallest sizes: figures mean nothing
+)";
+
 BenchOptions Parse(int argc, char** argv) {
   BenchOptions options;
   options.batches = {1, 8, 64, kFullBatch};
   options.attention_batches = {1, 8, 32, 128, 512};
   for (int i = 1; i < argc; ++i) {
     const std::string flag = argv[i];
+    if (flag == "--help" || flag == "-h") {
+      std::fputs(kUsage, stdout);
+      std::exit(0);
+    }
     if (flag == "--smoke") {
       options.smoke = true;
       options.batches = {1, 3, kFullBatch};
