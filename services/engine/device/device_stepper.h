@@ -77,7 +77,10 @@ class DeviceStepper {
   ~DeviceStepper();
 
   // Between steps. REQUIRES: before the first Step, when Create got none.
-  void UseArena(DeviceArena* arena) { arena_ = arena; }
+  void UseArena(DeviceArena* arena) {
+    arena_ = arena;
+    spare_plan_ = nullptr;
+  }
   // Makes room for streams with these settings ahead of their first step.
   absl::Status Reserve(const memory::LolaSettings& settings);
 
@@ -112,6 +115,9 @@ class DeviceStepper {
   absl::Status Start();
   void ForgetGraphs();
   absl::Status Admit(std::span<DeviceSegment> segments);
+  // Buffers for a step of these bounds. What fails may have taken what there was before.
+  absl::Status MakeRoom(const cuda::Sections& sections, uint32_t variants,
+                        const cuda::EventSizes& sizes);
   void FillTables();
   void FillPieces();
   void FillPadding();
@@ -144,6 +150,7 @@ class DeviceStepper {
   std::unique_ptr<Buffers> b_;
   std::map<GraphKey, Recorded> graphs_;
   RunnerCounters counters_;
+  const DevicePlan* spare_plan_ = nullptr;  // by which padding has written to the spare record
 
   // Of the step at hand.
   std::vector<DeviceSegment*> active_;
