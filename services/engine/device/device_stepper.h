@@ -63,6 +63,8 @@ struct StepperOptions {
   size_t event_work_bytes = size_t{256} << 20;
   size_t lane_rows_min = 512;  // rows of a step that goes in two lanes
   bool record_decode = true;
+  // Recorded steps that are kept: kinds of steps come from streams' settings.
+  size_t recordings_max = 256;
   // Set by Create: rows come or go, because the model is a range of layers.
   bool hidden_rows = false;
 };

@@ -91,6 +91,31 @@ TEST(DeviceMixed, SettingsThatDoNotFitAreTheirOwnStreamsTrouble) {
   EXPECT_TRUE(now_it_fits.status.ok()) << now_it_fits.status;
 }
 
+// And so do kinds of steps.
+TEST(DeviceMixed, RecordingsHaveABound) {
+  const auto model = TinyModel();
+  World all(model, Small()), few(model, Small(), {.recordings_max = 2});
+  const std::vector<int32_t> tokens = RandomTokens(4, model->geometry().vocab, 9);
+  const auto step = [&](World& world, size_t rows) {
+    std::vector<float> logits(model->geometry().vocab);
+    std::vector<DeviceSegment> segments;
+    for (size_t slot = 0; slot < rows; ++slot) {
+      segments.push_back(world.Segment(slot, {&tokens[slot], 1}, logits.data()));
+    }
+    EXPECT_TRUE(world.stepper().Step(segments, nullptr).ok());
+    return logits;
+  };
+  for (int round = 0; round < 3; ++round) {
+    for (const size_t rows : {1, 2, 4}) {
+      for (int again = 0; again < 3; ++again) EXPECT_EQ(step(all, rows), step(few, rows));
+    }
+  }
+  EXPECT_EQ(all.Record(0), few.Record(0));
+  EXPECT_EQ(all.stepper().counters().recordings, 3u);
+  EXPECT_GT(few.stepper().counters().recordings, 6u);
+  EXPECT_GT(few.stepper().counters().replays, few.stepper().counters().recordings);
+}
+
 // Settings come from clients: what is kept of them has a bound.
 TEST(DeviceMixed, SettingsThatNobodyAsksForAreForgotten) {
   const auto model = TinyModel();
