@@ -19,6 +19,16 @@ cuda::Sections Larger(const cuda::Sections& a, const cuda::Sections& b) {
   return {std::max(a.cache, b.cache), std::max(a.window, b.window), std::max(a.linear, b.linear)};
 }
 
+cuda::EventSizes Larger(const cuda::EventSizes& a, const cuda::EventSizes& b) {
+  return {std::max(a.pairs_max, b.pairs_max), std::max(a.drops_max, b.drops_max),
+          std::max(a.trial, b.trial)};
+}
+
+cuda::EventSizes EventSizesOf(const DevicePlan& plan) {
+  if (plan.settings.mode != memory::Mode::kLola) return {};
+  return {plan.pairs_max, plan.drops_max, plan.trial ? 1u : 0u};
+}
+
 StepperOptions ForModel(StepperOptions options, const Model& model) {
   options.hidden_rows = !model.whole();
   if (!model.has_last_layer()) options.logits_rows_max = 0;
@@ -75,7 +85,10 @@ absl::Status DeviceStepper::Reserve(const memory::LolaSettings& settings) {
 }
 
 absl::Status DeviceStepper::Check(const DeviceSegment& segment, size_t rows) {
-  if (absl::Status plan = plans_.Find(*segment.layout).status(); !plan.ok()) return plan;
+  const absl::StatusOr<const DevicePlan*> plan = plans_.Find(*segment.layout);
+  if (!plan.ok()) return plan.status();
+  absl::Status room = MakeRoom((*plan)->sections, (*plan)->variants, EventSizesOf(**plan));
+  if (!room.ok()) return room;
   for (size_t i = 0; i < segment.tokens.size(); ++i) {
     if (segment.tokens[i] >= 0 && uint32_t(segment.tokens[i]) < shape_.vocab) continue;
     return absl::InvalidArgumentError(
@@ -108,18 +121,14 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
     const size_t rows = RowsOf(segment);
     LOLA_CHECK(rows > 0);
     segment.status = Check(segment, rows);
+    if (absl::IsUnavailable(segment.status)) return segment.status;
     if (!segment.status.ok()) continue;
     const absl::StatusOr<const DevicePlan*> plan = plans_.Find(*segment.layout);
     const memory::LolaSettings& settings = segment.layout->settings();
     const cuda::Sections sections = Larger(sections_, (*plan)->sections);
     const uint32_t variants = std::max(variants_, (*plan)->variants);
-    cuda::EventSizes sizes = sizes_;
-    if (settings.mode == memory::Mode::kLola) {
-      sizes.pairs_max = std::max(sizes.pairs_max, (*plan)->pairs_max);
-      sizes.drops_max = std::max(sizes.drops_max, (*plan)->drops_max);
-      if ((*plan)->trial) sizes.trial = 1;
-    }
-    // What does not fit is this segment's: the others go on.
+    const cuda::EventSizes sizes = Larger(sizes_, EventSizesOf(**plan));
+    // Room for all of them together may be more. What does not fit is this segment's: others go on.
     segment.status = MakeRoom(sections, variants, sizes);
     if (absl::IsUnavailable(segment.status)) return segment.status;
     if (!segment.status.ok()) continue;
@@ -150,7 +159,12 @@ absl::Status DeviceStepper::MakeRoom(const cuda::Sections& sections, uint32_t va
   // At least one event at a time must have room.
   const size_t event = shape_.query_heads * sizes.Bytes(shape_.feature_dim, shape_.head_dim);
   if (sizes.pairs_max > 0 && event > b_->event_work.size()) {
-    absl::Status room = b_->event_work.Allocate(device_, event, "event work");
+    // As many at a time as are wanted, also after an attempt for a larger one has failed.
+    const size_t wanted = std::max(event, options_.event_work_bytes);
+    absl::Status room = b_->event_work.Allocate(device_, wanted, "event work");
+    if (absl::IsResourceExhausted(room) && event < wanted) {
+      room = b_->event_work.Allocate(device_, event, "event work");
+    }
     if (!room.ok()) return room;
   }
   const absl::StatusOr<bool> grown =

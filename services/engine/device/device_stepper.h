@@ -86,7 +86,8 @@ class DeviceStepper {
   // Makes room for streams with these settings ahead of their first step.
   absl::Status Reserve(const memory::LolaSettings& settings);
 
-  // Why Step would refuse `rows` rows of this segment with nothing touched; else OK.
+  // Why Step would refuse `rows` rows of this segment with nothing touched; else OK, and buffers
+  // have room for it. Between steps.
   absl::Status Check(const DeviceSegment& segment, size_t rows);
 
   const Model& model() const { return *model_; }
