@@ -144,7 +144,9 @@ class CudaBase : public Device {
     config.numAttrs = early_launches_ && std::exchange(behind_kernel_[size_t(on_)], true) ? 1 : 0;
     Check(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), "launch");
   }
-  void Launched() { Check(cudaGetLastError(), "launch"); }
+  // Launch has told what failed. The thread's last error says more than that: an event that was
+  // asked about too early.
+  void Launched() {}
   // Where operations go.
   cudaStream_t stream() const { return Stream(on_); }
 
@@ -187,7 +189,10 @@ class CudaBase : public Device {
     const auto found = marks_.find(mark);
     return found == marks_.end() ? nullptr : found->second;
   }
+  // False while work before it is under way.
+  bool Passed(cudaEvent_t event);
   void ForgetOldMarks();
+  std::string ReadKernels();
 
   int index_ = 0;
   DeviceInfo info_;
@@ -246,11 +251,25 @@ std::string CudaBase::Open(const DeviceOptions& options) {
   info_.processors = properties.multiProcessorCount;
   info_.compute_major = properties.major;
   info_.compute_minor = properties.minor;
-  // Recordings take early launches from CUDA 12.3 on.
-  int driver = 0;
-  early_launches_ =
-      properties.major >= 9 && cudaDriverGetVersion(&driver) == cudaSuccess && driver >= 12030;
+  if (const std::string failed = ReadKernels(); !failed.empty()) return failed;
   return gemm_.Create(options.batch_invariant ? GemmPolicy::kInvariant : GemmPolicy::kFastest);
+}
+
+// Whether this device runs our kernels, and whether they wait for the kernel ahead themselves
+// (AwaitPrevious): what was made for older devices and is translated for this one does not, and may
+// not be started early. Recordings take early launches from CUDA 12.3 on.
+std::string CudaBase::ReadKernels() {
+  cudaFuncAttributes made{};
+  const cudaError_t status =
+      cudaFuncGetAttributes(&made, reinterpret_cast<const void*>(&ClearKernel));
+  if (status != cudaSuccess) {
+    cudaGetLastError();
+    return info_.name + ": no kernels for this device: " + cudaGetErrorString(status);
+  }
+  int driver = 0;
+  early_launches_ = info_.compute_major >= 9 && made.ptxVersion >= 90 &&
+                    cudaDriverGetVersion(&driver) == cudaSuccess && driver >= 12030;
+  return {};
 }
 
 Mark CudaBase::Record(Queue queue) {
@@ -265,12 +284,29 @@ Mark CudaBase::Record(Queue queue) {
   return last_mark_;
 }
 
+// "Not yet" is an answer, but the runtime keeps it as the thread's last error.
+bool CudaBase::Passed(cudaEvent_t event) {
+  const cudaError_t status = cudaEventQuery(event);
+  if (status == cudaErrorNotReady) {
+    cudaGetLastError();
+    return false;
+  }
+  Check(status, "query");
+  return true;
+}
+
 // A mark that is gone was done.
 void CudaBase::ForgetOldMarks() {
   constexpr Mark kKept = 256;
-  std::lock_guard lock(mu_);
-  while (!marks_.empty() && marks_.begin()->first + kKept < last_mark_ &&
-         cudaEventQuery(marks_.begin()->second.get()) == cudaSuccess) {
+  for (;;) {
+    SharedEvent oldest;
+    {
+      std::lock_guard lock(mu_);
+      if (marks_.empty() || marks_.begin()->first + kKept >= last_mark_) return;
+      oldest = marks_.begin()->second;
+    }
+    if (!Passed(oldest.get())) return;
+    std::lock_guard lock(mu_);
     marks_.erase(marks_.begin());
   }
 }
@@ -286,10 +322,7 @@ bool CudaBase::Done(Mark mark) {
   const SharedEvent event = EventOf(mark);
   if (event == nullptr) return true;
   MakeCurrent();  // or a thread that never chose would wake up the first device
-  const cudaError_t status = cudaEventQuery(event.get());
-  if (status == cudaErrorNotReady) return false;
-  Check(status, "query");
-  return true;
+  return Passed(event.get());
 }
 
 void CudaBase::WaitOnHost(Mark mark) {

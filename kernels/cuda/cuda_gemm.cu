@@ -11,6 +11,13 @@ constexpr int kCandidates = 32;
 // An invariant algorithm must take all of these: few rows, odd ones, many.
 constexpr size_t kRowsToServe[] = {1, 2, 7, 64, kReferenceRows, 1000, 4096};
 
+// Matrices begin at 256 bytes, or whole rows behind that: what every row begins at.
+uint32_t RowAlignment(size_t row_bytes) {
+  uint32_t bytes = 256;
+  while (row_bytes % bytes != 0) bytes /= 2;
+  return bytes;
+}
+
 std::string Failed(const char* what, cublasStatus_t status) {
   return std::string(what) + ": cuBLASLt status " + std::to_string(int(status));
 }
@@ -86,6 +93,26 @@ bool CudaGemm::IsInvariant(const GemmCall& call, const cublasLtMatmulAlgo_t& alg
   return true;
 }
 
+// Rows of a lane begin anywhere (services/engine/device), so the library may not count on the 256
+// bytes that it takes for granted.
+cublasStatus_t CudaGemm::PreferAlignments(const GemmCall& call,
+                                          cublasLtMatmulPreference_t preference) {
+  const uint32_t weights = RowAlignment(0);
+  const uint32_t input = RowAlignment(call.in * MatrixBytes(call.type));
+  const uint32_t output = RowAlignment(call.out * sizeof(float));
+  const std::pair<cublasLtMatmulPreferenceAttributes_t, uint32_t> all[] = {
+      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, weights},
+      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, input},
+      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, output},
+      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, output}};
+  for (const auto& [attribute, bytes] : all) {
+    const cublasStatus_t status =
+        cublasLtMatmulPreferenceSetAttribute(preference, attribute, &bytes, sizeof(bytes));
+    if (status != CUBLAS_STATUS_SUCCESS) return status;
+  }
+  return CUBLAS_STATUS_SUCCESS;
+}
+
 std::string CudaGemm::Choose(const GemmCall& call, size_t rows, cublasLtMatmulAlgo_t* algo) {
   Layouts layouts;
   cublasStatus_t status = layouts.Make(call, rows);
@@ -101,6 +128,7 @@ std::string CudaGemm::Choose(const GemmCall& call, size_t rows, cublasLtMatmulAl
     status = cublasLtMatmulPreferenceSetAttribute(
         preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &none, sizeof(none));
   }
+  if (status == CUBLAS_STATUS_SUCCESS) status = PreferAlignments(call, preference);
   cublasLtMatmulHeuristicResult_t results[kCandidates];
   int found = 0;
   if (status == CUBLAS_STATUS_SUCCESS) {

@@ -10,6 +10,7 @@
 #include <map>
 #include <string>
 #include <tuple>
+#include <utility>
 
 #include "kernels/cuda/device.h"
 
@@ -37,6 +38,8 @@ class CudaGemm {
   };
   struct Layouts;
   bool IsInvariant(const GemmCall& call, const cublasLtMatmulAlgo_t& algo) const;
+  static cublasStatus_t PreferAlignments(const GemmCall& call,
+                                         cublasLtMatmulPreference_t preference);
   std::string Choose(const GemmCall& call, size_t rows, cublasLtMatmulAlgo_t* algo);
 
   GemmPolicy policy_ = GemmPolicy::kInvariant;

@@ -21,15 +21,16 @@ LOLA_DEVICE void AddMasses(const AttendParams& p, const Tile& tile, const PairSe
   SectionLogits<T, D, NT>(s, AttendMemory<D, NT>::Queries(),
                           (columns.count + kColumns - 1) / kColumns, p.scale, halves);
   const uint32_t pair = ThreadX();
-  float sum = pair < kSectionPairs ? mass[pair] : 0.0f;
-  for (uint32_t column = 0; column < columns.count && pair < kSectionPairs; ++column) {
+  const bool adds = pair < kSectionPairs && pair < s.pairs;  // the head's sums end there
+  float sum = adds ? mass[pair] : 0.0f;
+  for (uint32_t column = 0; column < columns.count && adds; ++column) {
     if (pair >= LivePairs(s, tile, columns.Row(column))) continue;
     const float* share = p.shares + columns.At(column, p.shape.query_heads) * 2;
     const float logit = halves[column * kHalfStride + pair] * s.rows.KeyScale(s.row + pair);
     sum = fmaf(expf(logit - share[0]), share[1], sum);
   }
   SyncThreads();
-  if (pair < kSectionPairs && pair < s.pairs) mass[pair] = sum;
+  if (adds) mass[pair] = sum;
 }
 
 // Grid: tiles (the first of a stream works), query heads, sections of pairs (cache, window);

@@ -175,6 +175,7 @@ void DeviceStepper::RunForward() {
   if (!Recordable()) return Forward(padded_);
   const GraphKey key{padded_,   sections_.cache, sections_.window, sections_.linear,
                      variants_, masses_,         grouped_};
+  if (graphs_.size() >= options_.recordings_max && !graphs_.contains(key)) ForgetGraphs();
   const auto [graph, first] = graphs_.emplace(key, Recorded{});
   Recorded& recorded = graph->second;
   if (first || recorded.refused) return Forward(padded_);

@@ -19,6 +19,16 @@ cuda::Sections Larger(const cuda::Sections& a, const cuda::Sections& b) {
   return {std::max(a.cache, b.cache), std::max(a.window, b.window), std::max(a.linear, b.linear)};
 }
 
+cuda::EventSizes Larger(const cuda::EventSizes& a, const cuda::EventSizes& b) {
+  return {std::max(a.pairs_max, b.pairs_max), std::max(a.drops_max, b.drops_max),
+          std::max(a.trial, b.trial)};
+}
+
+cuda::EventSizes EventSizesOf(const DevicePlan& plan) {
+  if (plan.settings.mode != memory::Mode::kLola) return {};
+  return {plan.pairs_max, plan.drops_max, plan.trial ? 1u : 0u};
+}
+
 StepperOptions ForModel(StepperOptions options, const Model& model) {
   options.hidden_rows = !model.whole();
   if (!model.has_last_layer()) options.logits_rows_max = 0;
@@ -75,7 +85,10 @@ absl::Status DeviceStepper::Reserve(const memory::LolaSettings& settings) {
 }
 
 absl::Status DeviceStepper::Check(const DeviceSegment& segment, size_t rows) {
-  if (absl::Status plan = plans_.Find(*segment.layout).status(); !plan.ok()) return plan;
+  const absl::StatusOr<const DevicePlan*> plan = plans_.Find(*segment.layout);
+  if (!plan.ok()) return plan.status();
+  absl::Status room = MakeRoom((*plan)->sections, (*plan)->variants, EventSizesOf(**plan));
+  if (!room.ok()) return room;
   for (size_t i = 0; i < segment.tokens.size(); ++i) {
     if (segment.tokens[i] >= 0 && uint32_t(segment.tokens[i]) < shape_.vocab) continue;
     return absl::InvalidArgumentError(
@@ -93,6 +106,9 @@ absl::Status DeviceStepper::Check(const DeviceSegment& segment, size_t rows) {
 absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
   active_.clear();
   active_plans_.clear();
+  // Kinds of settings are few, unless somebody makes them up.
+  constexpr size_t kPlansKept = 256;
+  if (plans_.Trim(kPlansKept)) spare_plan_ = nullptr;
   parts_.clear();
   heads_.clear();
   sections_ = spans_ = {};
@@ -105,9 +121,20 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
     const size_t rows = RowsOf(segment);
     LOLA_CHECK(rows > 0);
     segment.status = Check(segment, rows);
+    if (absl::IsUnavailable(segment.status)) return segment.status;
     if (!segment.status.ok()) continue;
     const absl::StatusOr<const DevicePlan*> plan = plans_.Find(*segment.layout);
     const memory::LolaSettings& settings = segment.layout->settings();
+    const cuda::Sections sections = Larger(sections_, (*plan)->sections);
+    const uint32_t variants = std::max(variants_, (*plan)->variants);
+    const cuda::EventSizes sizes = Larger(sizes_, EventSizesOf(**plan));
+    // Room for all of them together may be more. What does not fit is this segment's: others go on.
+    segment.status = MakeRoom(sections, variants, sizes);
+    if (absl::IsUnavailable(segment.status)) return segment.status;
+    if (!segment.status.ok()) continue;
+    sections_ = sections;
+    variants_ = variants;
+    sizes_ = sizes;
     const uint64_t position = arena_->position(segment.slot);
     if (segment.logits != nullptr || segment.sampling != nullptr) {
       heads_.push_back(uint32_t(active_.size()));
@@ -115,30 +142,35 @@ absl::Status DeviceStepper::Admit(std::span<DeviceSegment> segments) {
     active_.push_back(&segment);
     active_plans_.push_back(*plan);
     parts_.push_back({&settings, position, uint32_t(rows)});
-    sections_ = Larger(sections_, (*plan)->sections);
     spans_ = Larger(spans_, (*plan)->spans);
-    variants_ = std::max(variants_, (*plan)->variants);
     grouped_ =
         grouped_ && settings.mode == memory::Mode::kLola && segment.layout->cache_heads() > 1;
     absolute_ = absolute_ || settings.mode == memory::Mode::kSoftmax ||
                 settings.memory_positions == memory::MemoryPositions::kRotary;
-    if (settings.mode != memory::Mode::kLola) continue;
-    sizes_.pairs_max = std::max(sizes_.pairs_max, (*plan)->pairs_max);
-    sizes_.drops_max = std::max(sizes_.drops_max, (*plan)->drops_max);
-    if ((*plan)->trial) sizes_.trial = 1;
-    masses_ = masses_ || settings.score == memory::Score::kAttention;
+    masses_ = masses_ ||
+              (settings.mode == memory::Mode::kLola && settings.score == memory::Score::kAttention);
   }
+  // Once more: an attempt that failed has left less than there was.
+  return active_.empty() ? absl::OkStatus() : MakeRoom(sections_, variants_, sizes_);
+}
+
+absl::Status DeviceStepper::MakeRoom(const cuda::Sections& sections, uint32_t variants,
+                                     const cuda::EventSizes& sizes) {
   // At least one event at a time must have room.
-  const size_t event = shape_.query_heads * sizes_.Bytes(shape_.feature_dim, shape_.head_dim);
-  if (sizes_.pairs_max > 0 && event > b_->event_work.size()) {
-    absl::Status room = b_->event_work.Allocate(device_, event, "event work");
+  const size_t event = shape_.query_heads * sizes.Bytes(shape_.feature_dim, shape_.head_dim);
+  if (sizes.pairs_max > 0 && event > b_->event_work.size()) {
+    // As many at a time as are wanted, also after an attempt for a larger one has failed.
+    const size_t wanted = std::max(event, options_.event_work_bytes);
+    absl::Status room = b_->event_work.Allocate(device_, wanted, "event work");
+    if (absl::IsResourceExhausted(room) && event < wanted) {
+      room = b_->event_work.Allocate(device_, event, "event work");
+    }
     if (!room.ok()) return room;
   }
   const absl::StatusOr<bool> grown =
-      b_->Grow(device_, shape_, options_.rows_max, sections_, variants_);
-  if (!grown.ok()) return grown.status();
-  if (*grown) ForgetGraphs();
-  return absl::OkStatus();
+      b_->Grow(device_, shape_, options_.rows_max, sections, variants);
+  if (!grown.ok() || *grown) ForgetGraphs();
+  return grown.status();
 }
 
 // Decode steps: one row a stream, every stream in one piece.
@@ -164,10 +196,17 @@ void DeviceStepper::FillPieces() {
   }
 }
 
-// Rows beyond the real ones are padding: token 0 at position 0 of the spare record.
+// Rows beyond the real ones are padding: token 0 at position 0 of the spare record, by the settings
+// of some stream of the step. What padding of other settings wrote there could be counts of pairs
+// that do not exist to these, and kernels would read behind the record: then it is zeros again.
 void DeviceStepper::FillPadding() {
+  if (padded_ == step_.rows.size()) return;
   const size_t r = options_.rows_max, half = shape_.head_dim / 2;
-  b_->segments.host[r] = {arena_->spare(), active_plans_[0]->plan};
+  if (std::ranges::find(active_plans_, spare_plan_) == active_plans_.end()) {
+    spare_plan_ = active_plans_[0];
+    device_->Zero(Queue::kCompute, arena_->spare(), arena_->stride_bytes());
+  }
+  b_->segments.host[r] = {arena_->spare(), spare_plan_->plan};
   for (size_t i = step_.rows.size(); i < padded_; ++i) {
     b_->rows.host[i] = {0, 0, uint32_t(r)};
     b_->tiles.host[i] = {0, uint32_t(r), uint32_t(i), 1};

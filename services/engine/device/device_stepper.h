@@ -63,6 +63,8 @@ struct StepperOptions {
   size_t event_work_bytes = size_t{256} << 20;
   size_t lane_rows_min = 512;  // rows of a step that goes in two lanes
   bool record_decode = true;
+  // Recorded steps that are kept: kinds of steps come from streams' settings.
+  size_t recordings_max = 256;
   // Set by Create: rows come or go, because the model is a range of layers.
   bool hidden_rows = false;
 };
@@ -77,11 +79,15 @@ class DeviceStepper {
   ~DeviceStepper();
 
   // Between steps. REQUIRES: before the first Step, when Create got none.
-  void UseArena(DeviceArena* arena) { arena_ = arena; }
+  void UseArena(DeviceArena* arena) {
+    arena_ = arena;
+    spare_plan_ = nullptr;
+  }
   // Makes room for streams with these settings ahead of their first step.
   absl::Status Reserve(const memory::LolaSettings& settings);
 
-  // Why Step would refuse `rows` rows of this segment with nothing touched; else OK.
+  // Why Step would refuse `rows` rows of this segment with nothing touched; else OK, and buffers
+  // have room for it. Between steps.
   absl::Status Check(const DeviceSegment& segment, size_t rows);
 
   const Model& model() const { return *model_; }
@@ -112,6 +118,9 @@ class DeviceStepper {
   absl::Status Start();
   void ForgetGraphs();
   absl::Status Admit(std::span<DeviceSegment> segments);
+  // Buffers for a step of these bounds. What fails may have taken what there was before.
+  absl::Status MakeRoom(const cuda::Sections& sections, uint32_t variants,
+                        const cuda::EventSizes& sizes);
   void FillTables();
   void FillPieces();
   void FillPadding();
@@ -144,6 +153,7 @@ class DeviceStepper {
   std::unique_ptr<Buffers> b_;
   std::map<GraphKey, Recorded> graphs_;
   RunnerCounters counters_;
+  const DevicePlan* spare_plan_ = nullptr;  // by which padding has written to the spare record
 
   // Of the step at hand.
   std::vector<DeviceSegment*> active_;

@@ -1,6 +1,7 @@
 #include "services/engine/device/plan_cache.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "kernels/rope/rope.h"
 #include "memory/text.h"
@@ -82,14 +83,24 @@ absl::Status CheckDeviceSettings(const LolaSettings& settings,
 
 absl::StatusOr<const DevicePlan*> PlanCache::Find(const memory::StateLayout& layout) {
   for (const auto& plan : plans_) {
-    if (plan->settings == layout.settings()) return plan.get();
+    if (plan->settings != layout.settings()) continue;
+    plan->asked = ++clock_;
+    return plan.get();
   }
   absl::Status valid = CheckDeviceSettings(layout.settings(), layout.geometry());
   if (!valid.ok()) return valid;
   absl::StatusOr<std::unique_ptr<DevicePlan>> made = Make(layout);
   if (!made.ok()) return made.status();
   plans_.push_back(*std::move(made));
+  plans_.back()->asked = ++clock_;
   return plans_.back().get();
+}
+
+bool PlanCache::Trim(size_t kept) {
+  if (plans_.size() <= kept) return false;
+  std::ranges::sort(plans_, std::greater(), [](const auto& plan) { return plan->asked; });
+  plans_.resize(kept);
+  return true;
 }
 
 absl::StatusOr<std::unique_ptr<DevicePlan>> PlanCache::Make(const memory::StateLayout& layout) {

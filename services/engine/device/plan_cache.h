@@ -22,6 +22,7 @@ struct DevicePlan {
   uint32_t drops_max = 0;            // pairs an event may take out of a cache or move
   bool trial = false;                // its score needs the state with all pairs added
   const cuda::Plan* plan = nullptr;  // device memory
+  uint64_t asked = 0;                // when it was last found
 
   DeviceArray<float> rotations;
   DeviceArray<cuda::LayerPlace> layers;
@@ -37,10 +38,11 @@ class PlanCache {
   PlanCache(cuda::Device* device, std::span<const double> frequencies)
       : device_(device), frequencies_(frequencies) {}
 
-  // Kept for the life of the cache: kinds of settings are few. Errors: RESOURCE_EXHAUSTED, and
-  // those of CheckDeviceSettings.
+  // Kept until Trim. Errors: RESOURCE_EXHAUSTED, and those of CheckDeviceSettings.
   absl::StatusOr<const DevicePlan*> Find(const memory::StateLayout& layout);
-  // Changes whenever a plan is added.
+  // Forgets the plans that were not asked for longest until `kept` are left; whether there were any
+  // to forget. REQUIRES: no plan is in use.
+  bool Trim(size_t kept);
   size_t size() const { return plans_.size(); }
 
  private:
@@ -49,6 +51,7 @@ class PlanCache {
   cuda::Device* const device_;
   const std::span<const double> frequencies_;
   std::vector<std::unique_ptr<DevicePlan>> plans_;
+  uint64_t clock_ = 0;
 };
 
 }  // namespace lola::engine
