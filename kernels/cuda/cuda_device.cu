@@ -144,9 +144,6 @@ class CudaBase : public Device {
     config.numAttrs = early_launches_ && std::exchange(behind_kernel_[size_t(on_)], true) ? 1 : 0;
     Check(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), "launch");
   }
-  // Launch has told what failed. The thread's last error says more than that: an event that was
-  // asked about too early.
-  void Launched() {}
   // Where operations go.
   cudaStream_t stream() const { return Stream(on_); }
 

@@ -33,7 +33,7 @@ static_assert(QueryMemory<kManyQueryTiles>::Bytes(kHeadDimMax, kFeatureDimMax / 
 static_assert(ManySharedBytes() <= kSharedBytesMax && FewSharedBytes(4) <= kSharedBytesMax);
 
 // Kernel launches of a device; the memory and queue half is left to `Base`, which is a Device and
-// has `bool Ready()`: false after a failure, and `void Launched()`: called after every launch.
+// has `bool Ready()`: false after a failure.
 template <typename Base>
 class KernelLaunches : public Base {
  public:
@@ -85,7 +85,6 @@ class KernelLaunches : public Base {
       LOLA_LAUNCH(EmbedKernel<Bf16>, Grid(count), kRowThreads, 0, rows,
                   static_cast<const Bf16*>(table), hidden, x);
     }
-    this->Launched();
   }
 
   void Norm(const NormCall& c) override {
@@ -97,7 +96,6 @@ class KernelLaunches : public Base {
       LOLA_LAUNCH(NormKernel<Bf16>, Grid(c.rows), kRowThreads, 128, c.x, c.pick, c.weight,
                   c.epsilon, c.hidden, static_cast<Bf16*>(c.out));
     }
-    this->Launched();
   }
 
   void Swiglu(const float* gate_up, size_t rows, uint32_t ffn, MatrixType type,
@@ -110,7 +108,6 @@ class KernelLaunches : public Base {
       LOLA_LAUNCH(SwigluKernel<Bf16>, Grid(rows), kRowThreads, 0, gate_up, ffn,
                   static_cast<Bf16*>(out));
     }
-    this->Launched();
   }
 
   void Queries(const QueryParams& p, size_t rows) override {
@@ -126,7 +123,6 @@ class KernelLaunches : public Base {
   void Push(const PushParams& p, size_t tiles) override {
     if (!Start(tiles)) return;
     LOLA_LAUNCH(PushKernel, Grid(tiles, p.shape.kv_heads), kRowThreads, 0, p);
-    this->Launched();
   }
 
   void Attend(const AttendParams& p, size_t tiles, bool single) override {
@@ -171,7 +167,6 @@ class KernelLaunches : public Base {
       LOLA_LAUNCH(CombineKernel<Bf16>, Grid(rows, p.shape.query_heads), threads, 0, p,
                   static_cast<Bf16*>(out));
     }
-    this->Launched();
   }
 
   void RunEvents(const EventParams& p, size_t events) override {
@@ -193,7 +188,6 @@ class KernelLaunches : public Base {
   void Sample(const SampleParams& p, size_t rows) override {
     if (!Start(rows)) return;
     LOLA_LAUNCH(SampleKernel, Grid(rows), kSampleThreads, SampleSharedBytes(), p);
-    this->Launched();
   }
 
  private:
@@ -211,7 +205,6 @@ class KernelLaunches : public Base {
     LOLA_LAUNCH(Int8GemmKernel<NT>,
                 Grid((p.out + kInt8Outputs - 1) / kInt8Outputs, (p.rows + 8 * NT - 1) / (8 * NT)),
                 kInt8Threads, 0, p);
-    this->Launched();
   }
 
   void Float8Gemm(const GemmCall& call) {
@@ -233,7 +226,6 @@ class KernelLaunches : public Base {
       LOLA_LAUNCH(Float8ManyKernel, Grid(Blocks(p.rows, kManyRows), Blocks(p.out, kManyOutputs)),
                   kFloat8Threads, ManySharedBytes(), p);
     }
-    this->Launched();
   }
 
   template <unsigned NT>
@@ -241,7 +233,6 @@ class KernelLaunches : public Base {
     LOLA_LAUNCH(QueryKernel<NT>,
                 Grid(Blocks(p.row_count, QueryMemory<NT>::kRows), p.shape.query_heads), kRowThreads,
                 QueryMemory<NT>::Bytes(p.shape.head_dim, p.shape.feature_dim / 2), p);
-    this->Launched();
   }
 
   template <unsigned D>
@@ -255,7 +246,6 @@ class KernelLaunches : public Base {
       LOLA_LAUNCH((AttendKernel<D, kMany>), grid, kAttendThreads, (AttendMemory<D, kMany>::Bytes()),
                   p);
     }
-    this->Launched();
   }
 
   template <unsigned D>
@@ -268,7 +258,6 @@ class KernelLaunches : public Base {
       LOLA_LAUNCH((MassKernel<D, kMany>), grid, kAttendThreads, (AttendMemory<D, kMany>::Bytes()),
                   p);
     }
-    this->Launched();
   }
 
   template <unsigned D>
@@ -300,7 +289,6 @@ class KernelLaunches : public Base {
     LOLA_LAUNCH(AbsorbKernel, sections, kEventThreads, AbsorbSharedBytes(), p);
     LOLA_LAUNCH(MoveKernel, Grid(events, heads), kEventThreads, 0, p);
     LOLA_LAUNCH(ClearKernel, Grid(events, p.shape.kv_heads), kEventThreads, 0, p);
-    this->Launched();
   }
 };
 

@@ -144,7 +144,6 @@ class EmulatedBase : public Device {
   }
 
   bool Ready() const { return error().empty(); }
-  void Launched() {}
 
  protected:
   void Enqueue(std::function<void()> work) {
