@@ -73,11 +73,39 @@ TEST_F(CudaDeviceTest, OnlyKernelsThatWaitStartEarly) {
     fake::It().driver = one.driver;
     ASSERT_EQ(Open(), "");
     Run();
-    ASSERT_EQ(fake::It().launches.size(), 1u);
-    EXPECT_EQ(fake::It().launches[0].early, one.early) << one.compute_major << " " << one.driver;
+    Run();
+    ASSERT_EQ(fake::It().launches.size(), 2u);
+    EXPECT_FALSE(fake::It().launches[0].early) << "no kernel is ahead";
+    EXPECT_EQ(fake::It().launches[1].early, one.early) << one.compute_major << " " << one.driver;
     device_.reset();
     EXPECT_EQ(fake::It().objects, 0);
   }
+}
+
+// Copies and waits between two kernels are waited for as a whole, in their own queue.
+TEST_F(CudaDeviceTest, KernelsStartEarlyOnlyBehindKernels) {
+  ASSERT_EQ(Open(), "");
+  char byte = 0;
+  Run();
+  const auto early_after = [&](const auto& between) {
+    Run();
+    EXPECT_TRUE(fake::It().launches.back().early);
+    between();
+    Run();
+    return fake::It().launches.back().early;
+  };
+  EXPECT_FALSE(early_after([&] { device_->Upload(Queue::kCompute, &byte, &byte, 1); }));
+  EXPECT_FALSE(early_after([&] { device_->Zero(Queue::kCompute, &byte, 1); }));
+  EXPECT_FALSE(
+      early_after([&] { device_->WaitFor(Queue::kCompute, device_->Record(Queue::kCopy)); }));
+  EXPECT_TRUE(early_after([&] { device_->Download(Queue::kCopy, &byte, &byte, 1); }));
+  EXPECT_TRUE(early_after([&] { Multiply(64, 64, MatrixType::kBFloat16); }));
+  device_->RunOn(Queue::kScan);
+  Run();
+  EXPECT_FALSE(fake::It().launches.back().early) << "first in its queue";
+  device_->RunOn(Queue::kCompute);
+  Run();
+  EXPECT_TRUE(fake::It().launches.back().early) << "what the other queue did does not matter";
 }
 
 TEST_F(CudaDeviceTest, DevicesWithoutKernelsAreRefusedAtOnce) {
@@ -143,6 +171,7 @@ TEST_F(CudaDeviceTest, RecordingsThatFailAreNotKept) {
   ASSERT_TRUE(device_->BeginRecording());
   EXPECT_EQ(device_->EndRecording(), 0u);
   EXPECT_FALSE(fake::It().capturing);
+  Run();
   Run();
   EXPECT_EQ(device_->error(), "");
   EXPECT_FALSE(fake::It().launches.back().early);
