@@ -22,7 +22,7 @@
 namespace lola::cuda {
 
 struct DeviceInfo {
-  std::string name;     // "NVIDIA H200", "emulation"
+  std::string name;  // "NVIDIA H200", "emulation"
   // The instruction class of its results: "emulation", "cuda-sm90x132-lt130200" (a GPU, how many
   // multiprocessors, cuBLASLt's version); ends in "-fast" when bits depend on the batch.
   std::string backend;
