@@ -205,15 +205,15 @@ void FakeStore::Trim(const std::string& id, uint64_t before) {
 }
 
 FakeBackend::FakeBackend(std::shared_ptr<FakeStore> store, std::string worker)
-    : store_(std::move(store)), worker_(std::move(worker)), thread_([this] {
+    : store_(std::move(store)), worker_(std::move(worker)), thread_([mailbox = mailbox_] {
         while (true) {
           std::function<void()> task;
           {
-            std::unique_lock lock(mu_);
-            wake_.wait(lock, [this] { return stopping_ || !tasks_.empty(); });
-            if (stopping_) return;
-            task = std::move(tasks_.front());
-            tasks_.pop_front();
+            std::unique_lock lock(mailbox->mu);
+            mailbox->wake.wait(lock, [&] { return mailbox->stopping || !mailbox->tasks.empty(); });
+            if (mailbox->stopping) return;
+            task = std::move(mailbox->tasks.front());
+            mailbox->tasks.pop_front();
           }
           task();
         }
@@ -221,11 +221,10 @@ FakeBackend::FakeBackend(std::shared_ptr<FakeStore> store, std::string worker)
 
 FakeBackend::~FakeBackend() {
   {
-    std::lock_guard lock(mu_);
-    stopping_ = true;
+    std::lock_guard lock(mailbox_->mu);
+    mailbox_->stopping = true;
   }
-  wake_.notify_all();
-  // The last reference may be dropped by an answer running on this very thread.
+  mailbox_->wake.notify_all();
   if (thread_.get_id() == std::this_thread::get_id()) {
     thread_.detach();
   } else {
@@ -235,10 +234,10 @@ FakeBackend::~FakeBackend() {
 
 void FakeBackend::Do(std::function<void()> task) {
   {
-    std::lock_guard lock(mu_);
-    tasks_.push_back(std::move(task));
+    std::lock_guard lock(mailbox_->mu);
+    mailbox_->tasks.push_back(std::move(task));
   }
-  wake_.notify_one();
+  mailbox_->wake.notify_one();
 }
 
 template <typename T>

@@ -106,10 +106,14 @@ class FakeBackend : public StreamBackend {
 
   const std::shared_ptr<FakeStore> store_;
   const std::string worker_;
-  std::mutex mu_;
-  std::condition_variable wake_;
-  std::deque<std::function<void()>> tasks_;  // guarded by mu_
-  bool stopping_ = false;                    // guarded by mu_
+  // The thread's own too: an answer that runs on it may drop the last reference to the backend.
+  struct Mailbox {
+    std::mutex mu;
+    std::condition_variable wake;
+    std::deque<std::function<void()>> tasks;  // guarded by mu
+    bool stopping = false;                    // guarded by mu
+  };
+  const std::shared_ptr<Mailbox> mailbox_ = std::make_shared<Mailbox>();
   std::thread thread_;
 };
 
