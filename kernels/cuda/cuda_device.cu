@@ -243,7 +243,8 @@ std::string CudaBase::Open(const DeviceOptions& options) {
   // algorithms, and that library's version.
   info_.backend = "cuda-sm" + std::to_string(properties.major * 10 + properties.minor) + "x" +
                   std::to_string(properties.multiProcessorCount) + "-lt" +
-                  std::to_string(cublasLtGetVersion()) + (options.batch_invariant ? "" : "-fast");
+                  std::to_string(cublasLtGetVersion()) +
+                  (options.batch_invariant ? "" : kVaryingClassMark);
   info_.memory_bytes = properties.totalGlobalMem;
   info_.processors = properties.multiProcessorCount;
   info_.compute_major = properties.major;

@@ -21,10 +21,13 @@
 
 namespace lola::cuda {
 
+// Ends the name of a class whose bits depend on the batch.
+inline constexpr char kVaryingClassMark[] = "-fast";
+
 struct DeviceInfo {
   std::string name;  // "NVIDIA H200", "emulation"
   // The instruction class of its results: "emulation", "cuda-sm90x132-lt130200" (a GPU, how many
-  // multiprocessors, cuBLASLt's version); ends in "-fast" when bits depend on the batch.
+  // multiprocessors, cuBLASLt's version), perhaps with kVaryingClassMark.
   std::string backend;
   uint64_t memory_bytes = 0;
   uint64_t free_bytes = 0;

@@ -2,8 +2,8 @@
 #define LOLA_MEMORY_STORE_EXPIRY_QUEUE_H_
 
 // When to look at a stream whether it has expired: one time for each stream, whatever was set
-// before, so that it grows with the streams that are there and not with those that were. Any
-// thread.
+// before, so that it grows with the streams that are there and not with those that were. Times are
+// milliseconds of the store's clock. Any thread.
 
 #include <cstdint>
 #include <mutex>

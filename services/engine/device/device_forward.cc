@@ -23,6 +23,18 @@ void DeviceStepper::Multiply(const DeviceWeights::Matrix& weights, const void* i
                  .accumulate = accumulate});
 }
 
+void DeviceStepper::Norm(const float* x, const uint32_t* pick, const DeviceArray<float>& weight,
+                         size_t rows, void* out) {
+  device_->Norm({.x = x,
+                 .pick = pick,
+                 .weight = weight.data(),
+                 .epsilon = model_->config().rms_epsilon,
+                 .hidden = shape_.hidden,
+                 .rows = rows,
+                 .type = weights_.activations,
+                 .out = out});
+}
+
 void DeviceStepper::AttendWave(uint32_t layer, const Wave& wave) {
   device_->Push({.tiles = b_->tiles.device + wave.first_tile,
                  .segments = b_->segments.device,
@@ -72,13 +84,7 @@ void DeviceStepper::BeforeMemory(uint32_t layer, size_t first_row, size_t rows) 
   const size_t heads = shape_.query_heads, d = shape_.head_dim, half = d / 2;
   const size_t width = (heads + 2 * size_t{shape_.kv_heads}) * d;
   float* qkv = b_->qkv.data() + first_row * width;
-  device_->Norm({.x = b_->x.data() + first_row * shape_.hidden,
-                 .weight = w.input_norm.data(),
-                 .epsilon = model_->config().rms_epsilon,
-                 .hidden = shape_.hidden,
-                 .rows = rows,
-                 .type = weights_.activations,
-                 .out = b_->normed.data()});
+  Norm(b_->x.data() + first_row * shape_.hidden, nullptr, w.input_norm, rows, b_->normed.data());
   Multiply(w.qkv, b_->normed.data(), rows, width, shape_.hidden, qkv, false);
   const size_t map = heads * d * (shape_.feature_dim / 2);
   device_->Queries({.rows = b_->rows.device + first_row,
@@ -112,13 +118,7 @@ void DeviceStepper::AfterMemory(uint32_t layer, size_t first_row, size_t rows) {
       b_->attended.data() + first_row * width * cuda::MatrixBytes(weights_.activations);
   float* x = b_->x.data() + first_row * shape_.hidden;
   Multiply(w.o, attended, rows, shape_.hidden, width, x, true);
-  device_->Norm({.x = x,
-                 .weight = w.post_norm.data(),
-                 .epsilon = model_->config().rms_epsilon,
-                 .hidden = shape_.hidden,
-                 .rows = rows,
-                 .type = weights_.activations,
-                 .out = b_->normed.data()});
+  Norm(x, nullptr, w.post_norm, rows, b_->normed.data());
   Multiply(w.gate_up, b_->normed.data(), rows, 2 * size_t{shape_.ffn}, shape_.hidden,
            b_->gate_up.data(), false);
   device_->Swiglu(b_->gate_up.data(), rows, shape_.ffn, weights_.activations, b_->inner.data());
@@ -231,14 +231,7 @@ void DeviceStepper::Heads() {
   const size_t s = options_.logits_rows_max;
   for (size_t first = 0; first < heads_.size(); first += s) {
     const size_t rows = std::min(s, heads_.size() - first);
-    device_->Norm({.x = b_->x.data(),
-                   .pick = b_->picks.device + first,
-                   .weight = weights_.norm.data(),
-                   .epsilon = model_->config().rms_epsilon,
-                   .hidden = shape_.hidden,
-                   .rows = rows,
-                   .type = weights_.activations,
-                   .out = b_->head_in.data()});
+    Norm(b_->x.data(), b_->picks.device + first, weights_.norm, rows, b_->head_in.data());
     Multiply(weights_.head, b_->head_in.data(), rows, shape_.vocab, shape_.hidden,
              b_->logits.data(), false);
     device_->Sample({.logits = b_->logits.data(),

@@ -11,9 +11,12 @@
 #include "services/engine/device/device_arena.h"
 #include "services/engine/device/device_health.h"
 #include "services/engine/device/device_stepper.h"
+#include "services/engine/runtime/arithmetic.h"
 
 namespace lola::engine {
 namespace {
+
+static_assert(kVaryingMark == cuda::kVaryingClassMark, "JudgeContinuation looks for it");
 
 // Slots on a device.
 class DeviceStates : public ResidentStates {

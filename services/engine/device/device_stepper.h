@@ -135,6 +135,8 @@ class DeviceStepper {
   void Memory(uint32_t layer, std::span<const Wave> waves, bool events);
   void AfterMemory(uint32_t layer, size_t first_row, size_t rows);
   void AttendWave(uint32_t layer, const Wave& wave);
+  void Norm(const float* x, const uint32_t* pick, const DeviceArray<float>& weight, size_t rows,
+            void* out);
   void Multiply(const DeviceWeights::Matrix& weights, const void* input, size_t rows, size_t out,
                 size_t in, float* output, bool accumulate);
   void RunForward();
